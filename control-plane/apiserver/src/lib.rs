@@ -1,0 +1,1 @@
+//! The API server: HTTP, verbs, registry, watch cache, authentication.

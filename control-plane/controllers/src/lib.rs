@@ -1,0 +1,1 @@
+//! The controllers: one directory each, a pure plan and its I/O.

@@ -1,0 +1,1 @@
+//! One index of desired state, a delta stream for each node.

@@ -1,0 +1,1 @@
+//! Service, EndpointSlices and Nodes joined into frontends and backends.

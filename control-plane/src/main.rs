@@ -1,0 +1,3 @@
+//! The control plane's binary: wiring only.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The store: trait, embedded engine, etcd, memory, and the conformance suite.

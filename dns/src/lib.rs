@@ -1,0 +1,1 @@
+//! Cluster DNS: names, snapshot, handler, forwarder, cache.

@@ -1,0 +1,1 @@
+//! Layouts shared by the BPF programs and user space.

@@ -1,0 +1,1 @@
+//! Packet and connection logic, and the BPF programs that use it.

@@ -1,0 +1,1 @@
+//! Load, attach and pin the BPF programs; maps behind a trait.

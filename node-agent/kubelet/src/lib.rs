@@ -1,0 +1,1 @@
+//! Pod workers, runtime, probes, volumes, images, status.

@@ -1,0 +1,1 @@
+//! Addresses, veth pairs, routes, tunnels and the CNI plugin.

@@ -1,0 +1,1 @@
+//! Service tables to kernel maps.

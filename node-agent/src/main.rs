@@ -1,0 +1,3 @@
+//! The node agent's binary: wiring only.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Desired state of this node as tables with one revision.

@@ -1,0 +1,1 @@
+//! Kubernetes objects as data: schema table, types, selectors, quantities, patches, transcoding.

@@ -1,0 +1,1 @@
+//! What crosses a process boundary: node stream, operator inspection, CRI.

@@ -1,0 +1,3 @@
+//! Build, load, verify, cluster, test, lint, bench.
+
+fn main() {}
