@@ -1,1 +1,21 @@
-//! What crosses a process boundary: node stream, operator inspection, CRI.
+//! What crosses a process boundary: the node stream, operator inspection, the runtime interface.
+//!
+//! Owns: generated messages and clients. Must not know: what anybody does with them.
+
+/// Node agent and control plane.
+pub mod agent {
+    /// Version 1.
+    #[expect(unused_qualifications, reason = "generated from agent.proto")]
+    pub mod v1 {
+        tonic::include_proto!("skep.agent.v1");
+    }
+}
+
+/// Operator's command and node agent.
+pub mod inspect {
+    /// Version 1.
+    #[expect(unused_qualifications, reason = "generated from inspect.proto")]
+    pub mod v1 {
+        tonic::include_proto!("skep.inspect.v1");
+    }
+}
