@@ -8,5 +8,9 @@ fn main() -> std::io::Result<()> {
         .compile_protos(
             &["proto/skep/agent/v1/agent.proto", "proto/skep/inspect/v1/inspect.proto"],
             &["proto"],
-        )
+        )?;
+    // The container runtime's side of CRI is never ours: client only.
+    tonic_prost_build::configure()
+        .build_server(false)
+        .compile_protos(&["proto/cri/runtime/v1/api.proto"], &["proto/cri"])
 }

@@ -19,3 +19,18 @@ pub mod inspect {
         tonic::include_proto!("skep.inspect.v1");
     }
 }
+
+/// The container runtime interface (CRI), as Kubernetes publishes it.
+pub mod cri {
+    /// Version 1.
+    #[expect(
+        unused_qualifications,
+        clippy::all,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "generated from api.proto"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("runtime.v1");
+    }
+}
