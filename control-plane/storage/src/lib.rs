@@ -1,1 +1,20 @@
 //! The store: trait, embedded engine, etcd, memory, and the conformance suite.
+//!
+//! This crate knows bytes and revisions, never kinds. A [`Store`] is written by commits that are
+//! atomic and have one [`Rev`] each, read as one snapshot at start ([`Store::load`]) and followed
+//! from there ([`Store::changes`]). Everything above the trait behaves the same on each engine,
+//! which the conformance suite proves.
+
+mod error;
+mod history;
+mod memory;
+mod model;
+mod store;
+
+pub use error::{ChangesError, CommitError, CompactError, LoadError, OpenError, StoreError};
+pub use memory::MemoryStore;
+pub use model::{
+    Batch, COMMIT_BYTES_MAX, Caps, Change, Commit, Current, Entry, Expect, KEY_BYTES_MAX, OPS_MAX,
+    Op, Rev, check_ops,
+};
+pub use store::{ChangeStream, Load, PageStream, Store};
