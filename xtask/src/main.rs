@@ -1,3 +1,45 @@
-//! Build, load, verify, cluster, test, lint, bench.
+//! The commands of the workspace: this file changes when a command is added or renamed.
+//!
+//! Every command lives in its own file and takes parsed arguments; this file only maps names to
+//! them and turns an error into one readable report and an exit code.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool: its answer goes to the terminal"
+)]
 
-fn main() {}
+mod build;
+mod process;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, loads, verifies and tests skep, and runs clusters of it on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build the BPF programs into target/bpf.
+    BuildEbpf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Task::BuildEbpf => build::ebpf::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

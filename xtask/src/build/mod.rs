@@ -1,0 +1,3 @@
+//! What is compiled, by which toolchain: one file a target.
+
+pub(crate) mod ebpf;
