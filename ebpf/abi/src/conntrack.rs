@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT OR GPL-2.0-only
+//! `ct4`, `ct6`: flows that the packet path translates. Written by the programs only.
+//!
+//! A flow has two entries: the forward one, found by the client's packets to the VIP, and the
+//! reverse one, found by the backend's packets to the client. Each tells how to rewrite the packet
+//! and, by that, the key of its twin.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::addr::Addr;
+
+/// Key of `ct4`: the packet's tuple before translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Ct4Key {
+    /// Network order.
+    pub src: [u8; 4],
+    /// Network order.
+    pub dst: [u8; 4],
+    /// Network order.
+    pub sport: [u8; 2],
+    /// Network order.
+    pub dport: [u8; 2],
+    /// IP protocol number.
+    pub proto: u8,
+    /// [`CT_FORWARD`] or [`CT_REVERSE`].
+    pub dir: u8,
+    /// Always zero.
+    pub pad: [u8; 2],
+}
+super::layout!(Ct4Key, size 16, align 1);
+
+/// Key of `ct6`: the packet's tuple before translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Ct6Key {
+    /// Network order.
+    pub src: [u8; 16],
+    /// Network order.
+    pub dst: [u8; 16],
+    /// Network order.
+    pub sport: [u8; 2],
+    /// Network order.
+    pub dport: [u8; 2],
+    /// IP protocol number.
+    pub proto: u8,
+    /// [`CT_FORWARD`] or [`CT_REVERSE`].
+    pub dir: u8,
+    /// Always zero.
+    pub pad: [u8; 2],
+}
+super::layout!(Ct6Key, size 40, align 1);
+
+/// Client to VIP.
+pub const CT_FORWARD: u8 = 0;
+/// Backend to client.
+pub const CT_REVERSE: u8 = 1;
+
+/// Value of `ct4` and `ct6`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct CtEntry {
+    /// Packets of this direction.
+    pub packets: u64,
+    /// Bytes of this direction, from the Ethernet header on.
+    pub bytes: u64,
+    /// Boot time in seconds (`CLOCK_MONOTONIC`) of the last packet of this direction.
+    pub last_s: u32,
+    /// `CT_STATE_*` of the flow, as this direction knows it.
+    pub state: u8,
+    /// `CT_FLAG_*`.
+    pub flags: u8,
+    /// New destination port (forward), new source port (reverse); network order.
+    pub nat_port: [u8; 2],
+    /// New destination (forward: the backend), new source (reverse: the VIP).
+    pub nat_addr: Addr,
+    /// With [`CT_FLAG_HAIRPIN`] the other address: new source (forward: the hairpin address),
+    /// new destination (reverse: the pod). Else zero.
+    pub hairpin_addr: Addr,
+    /// Index into `svc`.
+    pub svc: u32,
+    /// Index into `be`.
+    pub backend: u32,
+    /// Generation of the backend at the choice.
+    pub backend_generation: u32,
+    /// Always zero.
+    pub pad: u32,
+}
+super::layout!(CtEntry, size 72, align 8);
+
+/// No answer seen yet.
+pub const CT_STATE_NEW: u8 = 0;
+/// Packets seen both ways.
+pub const CT_STATE_ESTABLISHED: u8 = 1;
+/// TCP: one side has sent FIN.
+pub const CT_STATE_CLOSING: u8 = 2;
+/// TCP: both sides have sent FIN, or one RST.
+pub const CT_STATE_CLOSED: u8 = 3;
+
+/// The service sent a pod to itself: both addresses are rewritten.
+pub const CT_FLAG_HAIRPIN: u8 = 1 << 0;
+/// FIN seen from the client.
+pub const CT_FLAG_FIN_FORWARD: u8 = 1 << 1;
+/// FIN seen from the backend.
+pub const CT_FLAG_FIN_REVERSE: u8 = 1 << 2;
+/// RST seen.
+pub const CT_FLAG_RST: u8 = 1 << 3;
