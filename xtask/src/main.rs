@@ -9,6 +9,7 @@
 )]
 
 mod build;
+mod codegen;
 mod process;
 mod workspace;
 
@@ -28,12 +29,15 @@ struct Cli {
 enum Task {
     /// Build the BPF programs into target/bpf.
     BuildEbpf,
+    /// Make the generated files of proto/api from upstream's schema.
+    Codegen(codegen::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Task::BuildEbpf => build::ebpf::run(),
+        Task::Codegen(args) => codegen::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

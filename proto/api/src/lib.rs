@@ -1,1 +1,4 @@
 //! Kubernetes objects as data: schema table, types, selectors, quantities, patches, transcoding.
+
+pub mod quantity;
+pub mod types;

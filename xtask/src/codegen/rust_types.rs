@@ -31,7 +31,11 @@ const KINDS: &[(&str, &str, bool)] = &[
     ("discovery.v1.EndpointSlice", "endpointslices", true),
     ("events.v1.Event", "events", true),
     ("policy.v1.Eviction", "evictions", true),
-    ("policy.v1.PodDisruptionBudget", "poddisruptionbudgets", true),
+    (
+        "policy.v1.PodDisruptionBudget",
+        "poddisruptionbudgets",
+        true,
+    ),
 ];
 /// Generated beside the kinds' closure.
 const EXTRA: &[&str] = &[
@@ -43,12 +47,30 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// Definitions that are hand-written types of the crate: definition, Rust path.
 const HAND_WRITTEN: &[(&str, &str)] = &[
-    ("io.k8s.apimachinery.pkg.api.resource.Quantity", "crate::types::Quantity"),
-    ("io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", "serde_json::Value"),
-    ("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime", "crate::types::MicroTime"),
-    ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", "crate::types::Time"),
-    ("io.k8s.apimachinery.pkg.runtime.RawExtension", "serde_json::Value"),
-    ("io.k8s.apimachinery.pkg.util.intstr.IntOrString", "crate::types::IntOrString"),
+    (
+        "io.k8s.apimachinery.pkg.api.resource.Quantity",
+        "crate::types::Quantity",
+    ),
+    (
+        "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
+        "serde_json::Value",
+    ),
+    (
+        "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime",
+        "crate::types::MicroTime",
+    ),
+    (
+        "io.k8s.apimachinery.pkg.apis.meta.v1.Time",
+        "crate::types::Time",
+    ),
+    (
+        "io.k8s.apimachinery.pkg.runtime.RawExtension",
+        "serde_json::Value",
+    ),
+    (
+        "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
+        "crate::types::IntOrString",
+    ),
 ];
 
 /// How a field is declared.
@@ -84,12 +106,22 @@ pub(super) fn emit(definitions: &Definitions) -> Result<Vec<File>> {
         let text = files.entry(path.clone()).or_insert_with(|| header(&path));
         emit_type(text, &name, &definitions[&name]).with_context(|| name.clone())?;
     }
-    Ok(files.into_iter().map(|(path, text)| File { path, text }).collect())
+    let file = |(path, text): (String, String)| {
+        let own = format!("crate::types::{}::", path.replace('/', "::"));
+        let mut text = text.replace(&own, "");
+        if path == "meta/v1" {
+            text = text.replace("crate::types::Time", "Time");
+        }
+        File { text, path }
+    };
+    Ok(files.into_iter().map(file).collect())
 }
 
 fn header(path: &str) -> String {
     let reexport = match path {
-        "meta/v1" => "pub use crate::types::meta::table::*;\npub use crate::types::{MicroTime, Time};\n",
+        "meta/v1" => {
+            "pub use crate::types::meta::table::*;\npub use crate::types::{MicroTime, Time};\n"
+        }
         _ => "",
     };
     format!(
@@ -104,7 +136,9 @@ fn closure(definitions: &Definitions, name: &str, seen: &mut BTreeSet<String>) -
     if HAND_WRITTEN.iter().any(|(hand, _)| *hand == name) || !seen.insert(name.to_owned()) {
         return Ok(());
     }
-    let schema = definitions.get(name).with_context(|| format!("no definition {name}"))?;
+    let schema = definitions
+        .get(name)
+        .with_context(|| format!("no definition {name}"))?;
     let mut pending = vec![schema];
     while let Some(schema) = pending.pop() {
         if let Some(target) = schema.target() {
@@ -130,14 +164,23 @@ fn place(name: &str) -> Result<(String, String)> {
     let (Some(group), Some(version), Some(ty)) = (parts.next(), parts.next(), parts.next()) else {
         bail!("{name} is no group, version and type");
     };
-    Ok((format!("{group}/{version}"), format!("crate::types::{group}::{version}::{ty}")))
+    Ok((
+        format!("{group}/{version}"),
+        format!("crate::types::{group}::{version}::{ty}"),
+    ))
 }
 
 fn emit_type(out: &mut String, name: &str, schema: &Schema) -> Result<()> {
     let ty = name.rsplit('.').next().unwrap_or(name);
-    let kind = schema.kinds.first().filter(|_| schema.properties.contains_key("apiVersion"));
+    let kind = schema
+        .kinds
+        .first()
+        .filter(|_| schema.properties.contains_key("apiVersion"));
     let derive = if kind.is_some() { "" } else { "Serialize, " };
-    writeln!(out, "\n#[derive(Debug, Clone, Default, PartialEq, {derive}Deserialize)]")?;
+    writeln!(
+        out,
+        "\n#[derive(Debug, Clone, Default, PartialEq, {derive}Deserialize)]"
+    )?;
     if !schema.properties.is_empty() {
         writeln!(out, "#[serde(rename_all = \"camelCase\")]")?;
     }
@@ -159,7 +202,9 @@ fn emit_type(out: &mut String, name: &str, schema: &Schema) -> Result<()> {
             group => format!("{group}/{}", kind.version),
         };
         emit_serialize(out, ty, &version, &kind.kind, &fields)?;
-        let row = KINDS.iter().find(|(known, ..)| name.strip_prefix(API) == Some(known));
+        let row = KINDS
+            .iter()
+            .find(|(known, ..)| name.strip_prefix(API) == Some(known));
         if let Some((_, plural, namespaced)) = row {
             writeln!(
                 out,
