@@ -105,10 +105,6 @@ impl History {
             .map_or(Next::End, |batch| Next::Batch(Arc::clone(batch)))
     }
 
-    pub(crate) fn floor(&self) -> Rev {
-        self.ring.read().floor
-    }
-
     pub(crate) fn published(&self) -> Rev {
         self.published.borrow().rev
     }

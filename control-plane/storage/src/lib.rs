@@ -5,12 +5,14 @@
 //! from there ([`Store::changes`]). Everything above the trait behaves the same on each engine,
 //! which the conformance suite proves.
 
+mod embedded;
 mod error;
 mod history;
 mod memory;
 mod model;
 mod store;
 
+pub use embedded::EmbeddedStore;
 pub use error::{ChangesError, CommitError, CompactError, LoadError, OpenError, StoreError};
 pub use memory::MemoryStore;
 pub use model::{
