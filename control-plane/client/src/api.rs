@@ -48,7 +48,10 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// Key of `name` in `namespace` (empty for cluster-scoped resources).
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
