@@ -66,18 +66,15 @@ pub struct CtEntry {
     pub packets: u64,
     /// Bytes of this direction, from the Ethernet header on.
     pub bytes: u64,
-    /// Boot time in seconds (`CLOCK_MONOTONIC`) of the last packet of this direction.
+    /// `CLOCK_MONOTONIC` in seconds of the last packet of this direction.
     pub last_s: u32,
-    /// `CT_STATE_*` of the flow, as this direction knows it.
-    pub state: u8,
-    /// `CT_FLAG_*`.
-    pub flags: u8,
-    /// New destination port (forward), new source port (reverse); network order.
-    pub nat_port: [u8; 2],
+    /// `CT_*` bits. Bits are only ever added, so the order in which two CPUs add them does not
+    /// matter; both entries of a flow get the bits of either direction.
+    pub flags: u32,
     /// New destination (forward: the backend), new source (reverse: the VIP).
     pub nat_addr: Addr,
-    /// With [`CT_FLAG_HAIRPIN`] the other address: new source (forward: the hairpin address),
-    /// new destination (reverse: the pod). Else zero.
+    /// With [`CT_HAIRPIN`] the other address: new source (forward: the hairpin address), new
+    /// destination (reverse: the pod). Else zero.
     pub hairpin_addr: Addr,
     /// Index into `svc`.
     pub svc: u32,
@@ -85,25 +82,20 @@ pub struct CtEntry {
     pub backend: u32,
     /// Generation of the backend at the choice.
     pub backend_generation: u32,
+    /// New destination port (forward), new source port (reverse); network order.
+    pub nat_port: [u8; 2],
     /// Always zero.
-    pub pad: u32,
+    pub pad: [u8; 2],
 }
 super::layout!(CtEntry, size 72, align 8);
 
-/// No answer seen yet.
-pub const CT_STATE_NEW: u8 = 0;
-/// Packets seen both ways.
-pub const CT_STATE_ESTABLISHED: u8 = 1;
-/// TCP: one side has sent FIN.
-pub const CT_STATE_CLOSING: u8 = 2;
-/// TCP: both sides have sent FIN, or one RST.
-pub const CT_STATE_CLOSED: u8 = 3;
-
 /// The service sent a pod to itself: both addresses are rewritten.
-pub const CT_FLAG_HAIRPIN: u8 = 1 << 0;
-/// FIN seen from the client.
-pub const CT_FLAG_FIN_FORWARD: u8 = 1 << 1;
-/// FIN seen from the backend.
-pub const CT_FLAG_FIN_REVERSE: u8 = 1 << 2;
-/// RST seen.
-pub const CT_FLAG_RST: u8 = 1 << 3;
+pub const CT_HAIRPIN: u32 = 1 << 0;
+/// A packet of the backend was seen.
+pub const CT_ANSWERED: u32 = 1 << 1;
+/// TCP: FIN seen from the client.
+pub const CT_FIN_FORWARD: u32 = 1 << 2;
+/// TCP: FIN seen from the backend.
+pub const CT_FIN_REVERSE: u32 = 1 << 3;
+/// TCP: RST seen from either side.
+pub const CT_RST: u32 = 1 << 4;

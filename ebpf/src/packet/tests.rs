@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! Packets as bytes in, tuples out; no bytes make the parser read behind the end.
+
+use proptest::prelude::*;
+
+use super::*;
+
+struct Slice<'a>(&'a [u8]);
+
+impl Bytes for Slice<'_> {
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let start = offset as usize;
+        self.0.get(start..start + N)?.try_into().ok()
+    }
+}
+
+fn v4(fragment: [u8; 2], options: usize, proto: u8, payload: &[u8]) -> Vec<u8> {
+    let words = u8::try_from(5 + options).unwrap();
+    let mut ip = vec![
+        0x40 | words,
+        0,
+        0,
+        40,
+        0,
+        0,
+        fragment[0],
+        fragment[1],
+        64,
+        proto,
+        0,
+        0,
+    ];
+    ip.extend([10, 244, 1, 2, 10, 96, 0, 1]);
+    ip.extend(vec![1; options * 4]);
+    ip.extend(payload);
+    ip
+}
+
+fn v6(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut ip = vec![0x60, 0, 0, 0, 0, 40, first, 63];
+    ip.extend([0xfd; 16]);
+    ip.extend([0xfc; 16]);
+    ip.extend(payload);
+    ip
+}
+
+const TCP: [u8; 20] = [
+    0x80, 0x01, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 1, 0, 0, 0, 0, 0,
+];
+const UDP: [u8; 8] = [0x80, 0x01, 0, 53, 0, 8, 0, 0];
+
+#[test]
+fn a_tcp_packet_has_ports_and_flags() {
+    let packet = V4::parse(&Slice(&v4([0x40, 0], 0, PROTO_TCP, &TCP)), 0).unwrap();
+    assert_eq!(packet.tuple.src, [10, 244, 1, 2]);
+    assert_eq!(packet.tuple.dst, [10, 96, 0, 1]);
+    assert_eq!(
+        (packet.tuple.sport, packet.tuple.dport),
+        ([0x80, 1], [0, 80])
+    );
+    assert_eq!((packet.l4, packet.hops), (20, 64));
+    assert_eq!(packet.transport, Transport::Ports { tcp_flags: TCP_SYN });
+}
+
+#[test]
+fn options_move_the_transport_header() {
+    let packet = V4::parse(&Slice(&v4([0, 0], 10, PROTO_UDP, &UDP)), 0).unwrap();
+    assert_eq!((packet.l4, packet.tuple.dport), (60, [0, 53]));
+    assert_eq!(packet.transport, Transport::Ports { tcp_flags: 0 });
+}
+
+#[test]
+fn a_first_fragment_is_told_from_a_later_one() {
+    let first = V4::parse(&Slice(&v4([0x20, 0], 0, PROTO_UDP, &UDP)), 0).unwrap();
+    assert_eq!(
+        (first.transport, first.tuple.dport),
+        (Transport::FirstFragment, [0, 53])
+    );
+    for fragment in [[0x00, 1], [0x20, 1], [0x01, 0]] {
+        let later = V4::parse(&Slice(&v4(fragment, 0, PROTO_UDP, &UDP)), 0).unwrap();
+        assert_eq!(
+            (later.transport, later.tuple.dport),
+            (Transport::LaterFragment, [0, 0])
+        );
+    }
+}
+
+#[test]
+fn other_protocols_have_no_ports() {
+    let packet = V4::parse(&Slice(&v4([0, 0], 0, PROTO_ICMP, &[8, 0])), 0).unwrap();
+    assert_eq!(
+        (packet.transport, packet.tuple.sport),
+        (Transport::Other, [0, 0])
+    );
+}
+
+#[test]
+fn a_short_or_false_header_is_malformed() {
+    let good = v4([0, 0], 0, PROTO_TCP, &TCP);
+    for len in 0..34 {
+        assert_eq!(
+            V4::parse(&Slice(&good[..len]), 0),
+            Err(Malformed),
+            "{len} bytes"
+        );
+    }
+    for first in [0x44, 0x55, 0x00, 0x65] {
+        let mut bad = good.clone();
+        bad[0] = first;
+        assert_eq!(V4::parse(&Slice(&bad), 0), Err(Malformed), "{first:#x}");
+    }
+    let good = v6(PROTO_UDP, &UDP);
+    for len in 0..44 {
+        assert_eq!(
+            V6::parse(&Slice(&good[..len]), 0),
+            Err(Malformed),
+            "{len} bytes"
+        );
+    }
+}
+
+#[test]
+fn ipv6_extensions_are_followed() {
+    let mut payload = vec![60, 0, 0, 0, 0, 0, 0, 0];
+    payload.extend([PROTO_TCP, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    payload.extend(TCP);
+    let packet = V6::parse(&Slice(&v6(0, &payload)), 0).unwrap();
+    assert_eq!(
+        (packet.l4, packet.tuple.proto, packet.tuple.dport),
+        (64, PROTO_TCP, [0, 80])
+    );
+}
+
+#[test]
+fn ipv6_fragments_are_told_apart() {
+    let table = [
+        ([0, 0], Transport::Ports { tcp_flags: 0 }),
+        ([0, 1], Transport::FirstFragment),
+        ([0, 8], Transport::LaterFragment),
+        ([1, 1], Transport::LaterFragment),
+    ];
+    for (offset, expected) in table {
+        let mut payload = vec![PROTO_UDP, 0, offset[0], offset[1], 0, 0, 0, 7];
+        payload.extend(UDP);
+        let packet = V6::parse(&Slice(&v6(44, &payload)), 0).unwrap();
+        assert_eq!(packet.transport, expected, "{offset:?}");
+    }
+}
+
+#[test]
+fn a_chain_is_followed_to_its_bound_and_not_further() {
+    for (extensions, long) in [(EXTENSIONS_MAX, false), (EXTENSIONS_MAX + 1, true)] {
+        let mut payload = Vec::new();
+        for i in 0..extensions {
+            let next = if i + 1 == extensions { PROTO_UDP } else { 60 };
+            payload.extend([next, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        payload.extend(UDP);
+        let packet = V6::parse(&Slice(&v6(60, &payload)), 0).unwrap();
+        assert_eq!(
+            packet.transport == Transport::LongChain,
+            long,
+            "{extensions} extensions"
+        );
+    }
+}
+
+#[test]
+fn a_pod_owns_its_addresses_only() {
+    let ep = Endpoint {
+        ip4: [10, 0, 0, 1],
+        ..Endpoint::default()
+    };
+    assert!(V4::owns(&ep, &[10, 0, 0, 1]));
+    assert!(!V4::owns(&ep, &[10, 0, 0, 2]));
+    assert!(
+        !V4::owns(&Endpoint::default(), &[0; 4]),
+        "no address is not an address"
+    );
+    assert!(
+        !V6::owns(&ep, &[0; 16]),
+        "the unspecified address is nobody's"
+    );
+}
+
+#[test]
+fn neighbour_discovery_is_of_link_scope() {
+    let mut link_local = [0; 16];
+    link_local[..2].copy_from_slice(&[0xfe, 0x80]);
+    let mut multicast = [0; 16];
+    multicast[..2].copy_from_slice(&[0xff, 0x02]);
+    let global = [0xfd; 16];
+    let table = [
+        (link_local, multicast, true),
+        ([0; 16], multicast, true),
+        (link_local, link_local, true),
+        (link_local, global, false),
+        (global, multicast, false),
+        ([0; 16], global, false),
+    ];
+    for (src, dst, expected) in table {
+        assert_eq!(V6::link_scope(&src, &dst), expected, "{src:?} {dst:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_break_the_parser(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut bytes = bytes;
+        for version in [0x45, 0x60] {
+            if let Some(first) = bytes.first_mut() {
+                *first = version;
+            }
+            let v4 = V4::parse(&Slice(&bytes), 0);
+            let v6 = V6::parse(&Slice(&bytes), 0);
+            prop_assert!(v4.is_err() || v6.is_err(), "one version, one family");
+        }
+    }
+}
