@@ -133,7 +133,6 @@ impl Connection<'_> {
             protocol_max: PROTOCOL,
             epoch,
             sequence,
-            window_bytes: 0,
         };
         self.send(node_message::Message::Hello(hello)).await?;
         Ok(self
