@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::mm::{MapFlags, ProtFlags};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::map::{Map, MapKind};
+use super::map::{MMAPABLE, Map, MapKind};
 
 /// What may be done through a descriptor or a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,6 @@ pub enum Access {
     ReadWrite,
 }
 
-/// The kernel's `BPF_F_MMAPABLE`.
-const MMAPABLE: u32 = 1 << 10;
 const WORD: usize = size_of::<u64>();
 
 /// A value that can live in a mapped array: plain data of whole 64-bit words.

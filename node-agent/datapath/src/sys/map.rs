@@ -7,7 +7,7 @@ use std::path::Path;
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
 use super::array::Access;
-use super::{Command, address, address_mut, bpf, name_of, object_info, open_pinned, raw};
+use super::{Command, address, address_mut, bpf, bpf_fd, name_of, object_info, open_pinned, raw};
 
 /// The kernel's number of a map type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,8 +128,25 @@ struct BatchAttribute {
     flags: u64,
 }
 
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable)]
+struct CreateAttribute {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner: u32,
+    numa_node: u32,
+    name: [u8; 16],
+}
+
 /// `BPF_NOEXIST`.
 const ONLY_NEW: u64 = 1;
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOCATION: u32 = 1;
+/// `BPF_F_MMAPABLE`.
+pub(super) const MMAPABLE: u32 = 1 << 10;
 /// Elements fetched by one lookup batch.
 const BATCH_LEN: usize = 4096;
 
@@ -163,6 +180,38 @@ impl Map {
                 name: name_of(&info.name),
             },
         })
+    }
+
+    /// Creates a map. Arrays can be mapped into memory; tries grow with use.
+    /// # Errors
+    /// `InvalidInput` for a name of more than 15 bytes, otherwise the kernel's error.
+    pub fn create(
+        name: &str,
+        kind: MapKind,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+    ) -> io::Result<Self> {
+        let mut field = [0; 16];
+        field[..15]
+            .get_mut(..name.len())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?
+            .copy_from_slice(name.as_bytes());
+        let mut attribute = CreateAttribute {
+            kind: kind.0,
+            key_size,
+            value_size,
+            max_entries,
+            flags: match kind {
+                MapKind::ARRAY => MMAPABLE,
+                MapKind::LPM_TRIE => NO_PREALLOCATION,
+                _ => 0,
+            },
+            inner: 0,
+            numa_node: 0,
+            name: field,
+        };
+        Self::from_fd(bpf_fd(Command::MapCreate, &mut attribute)?)
     }
 
     /// Opens a pinned map.

@@ -31,6 +31,7 @@ pub use program::{ProgramHandle, ProgramInfo, RunStatistics, TestRun, TestRunOut
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 enum Command {
+    MapCreate = 0,
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
