@@ -5,7 +5,14 @@
 /// Node agent and control plane.
 pub mod agent {
     /// Version 1.
-    #[expect(unused_qualifications, reason = "generated from agent.proto")]
+    #[expect(
+        unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::clone_on_ref_ptr,
+        clippy::too_many_lines,
+        reason = "generated from agent.proto"
+    )]
     pub mod v1 {
         tonic::include_proto!("skep.agent.v1");
     }
@@ -14,7 +21,14 @@ pub mod agent {
 /// Operator's command and node agent.
 pub mod inspect {
     /// Version 1.
-    #[expect(unused_qualifications, reason = "generated from inspect.proto")]
+    #[expect(
+        unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::clone_on_ref_ptr,
+        clippy::too_many_lines,
+        reason = "generated from inspect.proto"
+    )]
     pub mod v1 {
         tonic::include_proto!("skep.inspect.v1");
     }
