@@ -8,9 +8,12 @@
     reason = "a command-line tool: its answer goes to the terminal"
 )]
 
+mod archive;
 mod build;
+mod cluster;
 mod codegen;
 mod process;
+mod setup;
 mod workspace;
 
 use std::process::ExitCode;
@@ -19,7 +22,11 @@ use clap::{Parser, Subcommand};
 
 /// Builds, loads, verifies and tests skep, and runs clusters of it on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -27,23 +34,48 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Install what this machine lacks: packages, the BPF linker, kubectl.
+    Setup,
     /// Build the BPF programs into target/bpf.
     BuildEbpf,
     /// Make the generated files of proto/api from upstream's schema.
     Codegen(codegen::Args),
+    Up(cluster::up::Arguments),
+    Down(cluster::down::Arguments),
+    Exec(cluster::exec::Arguments),
+    #[command(subcommand)]
+    Image(cluster::image::Arguments),
+    /// Steps that need root; run by the other commands.
+    #[command(subcommand, hide = true)]
+    Privileged(cluster::privileged::Step),
+    /// Keeps a cluster's control plane running.
+    #[command(hide = true)]
+    ControlPlaneRun {
+        name: String,
+    },
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = match cli.command {
-        Task::BuildEbpf => build::ebpf::run(),
-        Task::Codegen(args) => codegen::run(&args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Cli::parse().command) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Exec(arguments) => return cluster::exec::run(&arguments),
+        Task::Privileged(step) => return cluster::privileged::perform(step),
+        Task::Setup => setup::run()?,
+        Task::Codegen(arguments) => codegen::run(&arguments)?,
+        Task::BuildEbpf => build::ebpf::run()?,
+        Task::Up(arguments) => cluster::up::run(&arguments)?,
+        Task::Down(arguments) => cluster::down::run(&arguments)?,
+        Task::Image(arguments) => cluster::image::run(&arguments)?,
+        Task::ControlPlaneRun { name } => cluster::control_plane::run(&name)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -3,8 +3,6 @@
 //! A failure always names the command line, how it ended, and what it last said.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -34,7 +32,9 @@ fn quote(argument: &OsStr) -> String {
 /// Runs with the terminal's own input and output.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = display(command);
-    let status = command.status().with_context(|| format!("start `{line}`"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("start `{line}`"))?;
     if !status.success() {
         bail!("`{line}` ended with {status}");
     }
@@ -52,7 +52,11 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {
         let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-        bail!("`{line}` ended with {}:\n{}", output.status, tail(&String::from_utf8_lossy(&said)));
+        bail!(
+            "`{line}` ended with {}:\n{}",
+            output.status,
+            tail(&String::from_utf8_lossy(&said))
+        );
     }
     String::from_utf8(output.stdout).with_context(|| format!("output of `{line}`"))
 }
@@ -60,36 +64,29 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 /// Runs to the end and returns everything, whatever the exit code.
 pub(crate) fn output(command: &mut Command) -> Result<Output> {
     let line = display(command);
-    command.stdin(Stdio::null()).output().with_context(|| format!("start `{line}`"))
+    command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start `{line}`"))
 }
 
 /// Whether the program could be started and ended with success. Its output is dropped.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
-    command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())
-}
-
-/// Runs with all output into `log`; a failure shows the last lines and where the log is.
-pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
-    let line = display(command);
-    let file = File::create(log).with_context(|| format!("create {}", log.display()))?;
-    let status = command
+    command
         .stdin(Stdio::null())
-        .stdout(file.try_clone().context("duplicate the log's descriptor")?)
-        .stderr(file)
-        .status()
-        .with_context(|| format!("start `{line}`"))?;
-    if !status.success() {
-        let said = std::fs::read_to_string(log).unwrap_or_default();
-        bail!("`{line}` ended with {status}; log {}:\n{}", log.display(), tail(&said));
-    }
-    Ok(())
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// The last lines of a text, indented, for an error message.
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let start = lines.len().saturating_sub(TAIL_LINES);
-    let shown: Vec<String> = lines.iter().skip(start).map(|line| format!("    {line}")).collect();
+    let shown: Vec<String> = lines
+        .iter()
+        .skip(start)
+        .map(|line| format!("    {line}"))
+        .collect();
     shown.join("\n")
 }
 
@@ -110,7 +107,10 @@ mod tests {
     fn a_failure_names_the_command_and_what_it_said() {
         let error = capture(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
         let text = format!("{error:#}");
-        assert!(text.contains("exit status: 3") && text.contains("    why"), "{text}");
+        assert!(
+            text.contains("exit status: 3") && text.contains("    why"),
+            "{text}"
+        );
     }
 
     #[test]

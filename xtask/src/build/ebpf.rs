@@ -18,6 +18,9 @@ use crate::{process, workspace};
 /// The target all objects are built for: little-endian BPF.
 const TARGET: &str = "bpfel-unknown-none";
 
+/// What bpf-linker reads: the bitcode of its own LLVM and of older ones.
+const LLVM_MAX: u32 = 22;
+
 /// `--btf`: maps and programs show their types in bpftool, and relocations work.
 const RUSTFLAGS: &str = "-Clinker=bpf-linker -Cdebuginfo=2 -Clink-arg=--btf";
 
@@ -61,11 +64,21 @@ struct Target {
     required_features: Vec<String>,
 }
 
+impl Toolchain {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// Builds all objects and says what was made by which compiler.
 pub(crate) fn run() -> Result<()> {
     let toolchain = toolchain()?;
     let changed = build(&toolchain)?;
-    println!("BPF objects in {} ({})", workspace::bpf_objects().display(), toolchain.name);
+    println!(
+        "BPF objects in {} ({})",
+        workspace::bpf_objects().display(),
+        toolchain.name
+    );
     for name in changed {
         println!("  {name} changed");
     }
@@ -88,7 +101,15 @@ pub(crate) fn cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
     let mut command = Command::new(&toolchain.cargo);
     command
         .current_dir(workspace::root())
-        .args([subcommand, "--quiet", "--release", "--package", "ebpf", "--features", "bpf"])
+        .args([
+            subcommand,
+            "--quiet",
+            "--release",
+            "--package",
+            "ebpf",
+            "--features",
+            "bpf",
+        ])
         .args(["-Zbuild-std=core", "--target", TARGET, "--target-dir"])
         .arg(workspace::bpf_build())
         .env("RUSTC", &toolchain.rustc)
@@ -121,7 +142,10 @@ fn rustup_nightly() -> Option<Toolchain> {
         .filter(|line| line.starts_with("nightly"))
         .filter_map(|line| line.split_whitespace().last())
         .map(Path::new)
-        .find(|home| home.join("lib/rustlib/src/rust/library/core").is_dir())
+        .find(|home| {
+            home.join("lib/rustlib/src/rust/library/core").is_dir()
+                && llvm_major(&home.join("bin/rustc")).is_some_and(|major| major <= LLVM_MAX)
+        })
         .map(|home| Toolchain {
             rustc: home.join("bin/rustc"),
             cargo: home.join("bin/cargo"),
@@ -138,7 +162,20 @@ fn distribution() -> Option<Toolchain> {
         return None;
     }
     let version = process::capture(Command::new(&rustc).arg("--version")).ok()?;
-    Some(Toolchain { rustc, cargo, name: format!("the system's {}", version.trim()) })
+    Some(Toolchain {
+        rustc,
+        cargo,
+        name: format!("the system's {}", version.trim()),
+    })
+}
+
+/// The major version of a compiler's LLVM, from `LLVM version: 22.1.8`.
+fn llvm_major(rustc: &Path) -> Option<u32> {
+    let said = process::capture(Command::new(rustc).arg("-vV")).ok()?;
+    let version = said
+        .lines()
+        .find_map(|line| line.strip_prefix("LLVM version: "))?;
+    version.split('.').next()?.parse().ok()
 }
 
 /// Names of the BPF program files, from the manifest.
@@ -155,7 +192,12 @@ pub(crate) fn programs() -> Result<Vec<String>> {
         .filter(|package| package.name == "ebpf")
         .flat_map(|package| package.targets)
         .filter(|target| target.kind.iter().any(|kind| kind == "bin"))
-        .filter(|target| target.required_features.iter().any(|feature| feature == "bpf"))
+        .filter(|target| {
+            target
+                .required_features
+                .iter()
+                .any(|feature| feature == "bpf")
+        })
         .map(|target| target.name)
         .collect())
 }
