@@ -7,6 +7,8 @@
 
 mod embedded;
 mod error;
+mod etcd;
+mod faulty;
 mod history;
 mod memory;
 mod model;
@@ -14,6 +16,8 @@ mod store;
 
 pub use embedded::EmbeddedStore;
 pub use error::{ChangesError, CommitError, CompactError, LoadError, OpenError, StoreError};
+pub use etcd::{ETCD_PREFIX, EtcdConfig, EtcdStore, EtcdTls};
+pub use faulty::{CommitFault, Faults, FaultyStore};
 pub use memory::MemoryStore;
 pub use model::{
     Batch, COMMIT_BYTES_MAX, Caps, Change, Commit, Current, Entry, Expect, KEY_BYTES_MAX, OPS_MAX,

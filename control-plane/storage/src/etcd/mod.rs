@@ -1,0 +1,575 @@
+//! The store in an etcd cluster, so that several control planes can share one state.
+//!
+//! A key `k` is `<prefix>/k` there; a revision is etcd's `mod_revision`. All streams of one store
+//! watch `<prefix>.` to `<prefix>/` with everything behind them, which includes one key of our own,
+//! `<prefix>.progress`: writing it moves a stream past revisions that others spent.
+
+mod commit;
+mod lease;
+mod watch;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use etcd_client::{
+    Certificate, Client, CompactionOptions, ConnectOptions, Error, GetOptions, Identity, TlsOptions,
+};
+use futures::stream::{self, StreamExt as _};
+use tokio::sync::{Mutex, watch as tokio_watch};
+
+use crate::error::{CommitError, CompactError, LoadError, OpenError, StoreError};
+use crate::model::{Caps, Commit, Entry, Op, Rev, check_ops};
+use crate::store::{ChangeStream, Load, Store};
+
+use self::lease::Leases;
+use self::watch::Watcher;
+
+/// The prefix when none is given.
+pub const ETCD_PREFIX: &str = "/skep";
+
+/// Entries of one page of a snapshot.
+const PAGE_ENTRIES: i64 = 500;
+/// The largest answer that is read. A page that is larger is asked for in smaller pieces.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to reach etcd.
+#[derive(Clone, Debug)]
+pub struct EtcdConfig {
+    /// `http://host:port` or `https://host:port`, one or more of one cluster.
+    pub endpoints: Vec<String>,
+    /// What all keys begin with; without a slash at its end. Two stores in one etcd need two.
+    pub prefix: String,
+    /// Needed for `https`.
+    pub tls: Option<EtcdTls>,
+    /// How long a request may take before its outcome counts as unknown.
+    pub request_timeout: Duration,
+}
+
+impl EtcdConfig {
+    /// Plain configuration for some endpoints: default prefix, no TLS, 10 s.
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            prefix: ETCD_PREFIX.to_owned(),
+            tls: None,
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Certificates for etcd, all PEM.
+#[derive(Clone)]
+pub struct EtcdTls {
+    /// Who signed the members' certificates.
+    pub ca: Vec<u8>,
+    /// Our certificate and its key, when the members ask for one.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The name in the members' certificates, when it is not the host in the endpoint.
+    pub server_name: Option<String>,
+}
+
+impl std::fmt::Debug for EtcdTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EtcdTls")
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A store in etcd.
+pub struct EtcdStore {
+    client: Client,
+    keys: Keys,
+    leases: Leases,
+    request_timeout: Duration,
+    progress: Progress,
+    barriers: AtomicU64,
+    barrier: Mutex<BarrierRead>,
+    /// The revision that all streams should reach.
+    wanted: tokio_watch::Sender<Rev>,
+}
+
+/// How a stream is moved past revisions that changed nothing of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The server answers a progress request in order with the events.
+    Request,
+    /// It may answer ahead of them (before 3.4.31 and 3.5.13): write a key of our own instead.
+    Write,
+}
+
+/// The newest barrier: it is good for every ticket that was drawn before it was read.
+#[derive(Debug, Default)]
+struct BarrierRead {
+    covers: u64,
+    rev: Rev,
+}
+
+impl std::fmt::Debug for EtcdStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EtcdStore")
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EtcdStore {
+    /// Connects and asks for the server's version, so that a wrong address or certificate shows at
+    /// start.
+    ///
+    /// # Errors
+    /// [`OpenError::Engine`] with the reason.
+    pub async fn connect(config: EtcdConfig) -> Result<Self, OpenError> {
+        let fault = |error: Error| {
+            let endpoints = config.endpoints.join(", ");
+            StoreError::with(format!("connect to etcd at {endpoints}"), error)
+        };
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_keep_alive(KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT)
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true);
+        if let Some(tls) = &config.tls {
+            options = options.with_tls(tls_options(tls));
+        }
+        let mut client = Client::connect(&config.endpoints, Some(options))
+            .await
+            .map_err(fault)?;
+        let status = tokio::time::timeout(config.request_timeout, client.status())
+            .await
+            .map_err(|_| {
+                StoreError::new(format!(
+                    "etcd at {} does not answer within {:?}",
+                    config.endpoints.join(", "),
+                    config.request_timeout
+                ))
+            })?
+            .map_err(fault)?;
+        let progress = progress_of(status.version());
+        tracing::info!(
+            version = status.version(),
+            ?progress,
+            prefix = config.prefix,
+            "etcd connected"
+        );
+        Ok(Self {
+            client,
+            keys: Keys::new(&config.prefix),
+            leases: Leases::default(),
+            request_timeout: config.request_timeout,
+            progress,
+            barriers: AtomicU64::new(0),
+            barrier: Mutex::new(BarrierRead::default()),
+            wanted: tokio_watch::Sender::new(Rev::default()),
+        })
+    }
+
+    async fn timed<T>(
+        &self,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, CallError> {
+        match tokio::time::timeout(self.request_timeout, call).await {
+            Ok(result) => result.map_err(CallError::Etcd),
+            Err(_) => Err(CallError::Timeout(self.request_timeout)),
+        }
+    }
+
+    async fn read_revision(&self) -> Result<Rev, StoreError> {
+        let options = GetOptions::new().with_keys_only();
+        let mut kv = self.client.kv_client();
+        let answer = self
+            .timed(kv.get(self.keys.progress.clone(), Some(options)))
+            .await;
+        let answer = answer.map_err(|error| error.fault("read etcd's revision"))?;
+        revision(answer.header())
+    }
+
+    async fn page(&self, from: &LoadFrom) -> Result<(Rev, Vec<Entry>, bool), LoadError> {
+        let mut limit = PAGE_ENTRIES;
+        loop {
+            let mut options = GetOptions::new()
+                .with_range(from.end.clone())
+                .with_limit(limit);
+            if let Some(rev) = from.rev {
+                options = options.with_revision(signed(rev));
+            }
+            let mut kv = self
+                .client
+                .kv_client()
+                .max_decoding_message_size(ANSWER_BYTES_MAX);
+            let mut answer = match self.timed(kv.get(from.start.clone(), Some(options))).await {
+                Ok(answer) => answer,
+                Err(error) if error.is_oversize() && limit > 1 => {
+                    limit /= 4;
+                    continue;
+                }
+                Err(error) if error.is_compacted() => {
+                    return Err(LoadError::Compacted {
+                        rev: from.rev.unwrap_or_default(),
+                    });
+                }
+                Err(error) => return Err(LoadError::Failed(error.fault("read from etcd"))),
+            };
+            let rev = revision(answer.header()).map_err(LoadError::Failed)?;
+            let more = answer.more();
+            let entries = answer.take_kvs().into_iter().filter_map(|kv| {
+                let rev = unsigned(kv.mod_revision());
+                let (key, value) = kv.into_key_value();
+                let key = self.keys.ours(Bytes::from(key))?;
+                Some(Entry {
+                    key,
+                    value: value.into(),
+                    rev,
+                })
+            });
+            return Ok((rev, entries.collect(), more));
+        }
+    }
+}
+
+/// Where a snapshot goes on.
+struct LoadFrom {
+    start: Vec<u8>,
+    end: Vec<u8>,
+    rev: Option<Rev>,
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn commit(&self, ops: Vec<Op>) -> Result<Commit, CommitError> {
+        check_ops(&ops)?;
+        let mut retried = false;
+        loop {
+            let leases = self.lease_ids(&ops).await?;
+            let txn = commit::txn(&self.keys, &ops, &leases);
+            match self.timed(self.client.kv_client().txn(txn)).await {
+                Ok(answer) => return commit::outcome(&ops, &answer),
+                Err(error) if error.is_lease_missing() && !retried => {
+                    // A lease that was revoked behind our back: take new ones.
+                    self.leases.forget(&leases).await;
+                    retried = true;
+                }
+                Err(error) => return Err(error.into_commit()),
+            }
+        }
+    }
+
+    async fn load(&self, prefix: &[u8]) -> Result<Load, LoadError> {
+        let (start, end) = self.keys.range_of(prefix);
+        let mut from = LoadFrom {
+            start,
+            end,
+            rev: None,
+        };
+        let (rev, entries, more) = self.page(&from).await?;
+        from.rev = Some(rev);
+        // A handle that the pages keep: they outlive the borrow of the store.
+        let state = Some((self.reader(), from, Some((entries, more))));
+        let rest = stream::unfold(state, |state| async move {
+            let (reader, mut from, first) = state?;
+            let page = match first {
+                Some(page) => Ok(page),
+                None => reader
+                    .page(&from)
+                    .await
+                    .map(|(_, entries, more)| (entries, more)),
+            };
+            match page {
+                Ok((entries, more)) => {
+                    from.start = reader.keys.theirs(&entries.last()?.key);
+                    from.start.push(0);
+                    Some((Ok(entries), more.then_some((reader, from, None))))
+                }
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(Load {
+            rev,
+            pages: rest.boxed(),
+        })
+    }
+
+    fn changes(&self, after: Rev) -> ChangeStream {
+        let watcher = Watcher::new(self.reader(), self.wanted.subscribe(), after);
+        stream::unfold(Some(watcher), |watcher| async move {
+            let mut watcher = watcher?;
+            match watcher.next().await {
+                Ok(batch) => Some((Ok(batch), Some(watcher))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+        .boxed()
+    }
+
+    /// All callers that wait while one read runs share the next one.
+    async fn barrier(&self) -> Result<Rev, StoreError> {
+        let ticket = self.barriers.fetch_add(1, Ordering::SeqCst);
+        let mut read = self.barrier.lock().await;
+        if ticket >= read.covers {
+            let covers = self.barriers.load(Ordering::SeqCst);
+            let rev = self.read_revision().await?;
+            *read = BarrierRead { covers, rev };
+            self.wanted.send_if_modified(|wanted| {
+                let ahead = rev > *wanted;
+                *wanted = rev.max(*wanted);
+                ahead
+            });
+        }
+        Ok(read.rev)
+    }
+
+    async fn compact(&self, upto: Rev) -> Result<(), CompactError> {
+        let options = CompactionOptions::new();
+        let mut kv = self.client.kv_client();
+        match self.timed(kv.compact(signed(upto), Some(options))).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_compacted() => Ok(()),
+            Err(error) if error.is_future() => {
+                let current = self.read_revision().await.map_err(CompactError::Failed)?;
+                Err(CompactError::Future { upto, current })
+            }
+            Err(error) => Err(CompactError::Failed(error.fault("compact etcd"))),
+        }
+    }
+
+    fn caps(&self) -> Caps {
+        Caps {
+            engine: "etcd",
+            durable: true,
+            multi_writer: true,
+            progress: true,
+        }
+    }
+}
+
+impl EtcdStore {
+    /// A second handle on the same connection, for streams.
+    fn reader(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            keys: self.keys.clone(),
+            leases: Leases::default(),
+            request_timeout: self.request_timeout,
+            progress: self.progress,
+            barriers: AtomicU64::new(0),
+            barrier: Mutex::new(BarrierRead::default()),
+            wanted: self.wanted.clone(),
+        }
+    }
+
+    async fn lease_ids(&self, ops: &[Op]) -> Result<Vec<Option<i64>>, CommitError> {
+        let mut ids = Vec::with_capacity(ops.len());
+        for op in ops {
+            let id = match op {
+                Op::Put { ttl: Some(ttl), .. } => {
+                    let mut client = self.client.lease_client();
+                    let granted = self.timed(self.leases.id(&mut client, *ttl)).await;
+                    Some(granted.map_err(|error| {
+                        CommitError::Unavailable(error.fault("take a lease from etcd"))
+                    })?)
+                }
+                Op::Put { ttl: None, .. } | Op::Delete { .. } | Op::Check { .. } => None,
+            };
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+}
+
+/// Our keys inside etcd's.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    /// `<prefix>/`
+    data: Bytes,
+    /// `<prefix>.progress`
+    progress: Vec<u8>,
+    prefix: Vec<u8>,
+}
+
+impl Keys {
+    fn new(prefix: &str) -> Self {
+        Self {
+            data: format!("{prefix}/").into(),
+            progress: format!("{prefix}.progress").into(),
+            prefix: prefix.into(),
+        }
+    }
+
+    fn theirs(&self, key: &[u8]) -> Vec<u8> {
+        [&self.data, key].concat()
+    }
+
+    fn ours(&self, key: Bytes) -> Option<Bytes> {
+        key.starts_with(&self.data)
+            .then(|| key.slice(self.data.len()..))
+    }
+
+    /// Start and end of all keys with this prefix of ours.
+    fn range_of(&self, prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let start = self.theirs(prefix);
+        let mut end = start.clone();
+        // The data prefix ends in '/', so there is always a byte that can be raised.
+        while let Some(last) = end.pop() {
+            if let Some(raised) = last.checked_add(1) {
+                end.push(raised);
+                break;
+            }
+        }
+        (start, end)
+    }
+
+    /// Start and end of what streams watch: '.' and '/' follow each other.
+    fn watched(&self) -> (Vec<u8>, Vec<u8>) {
+        let with = |byte: u8| [self.prefix.as_slice(), &[byte]].concat();
+        (with(b'.'), with(b'0'))
+    }
+}
+
+/// Why a call to etcd gave no answer.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    Etcd(Error),
+    Timeout(Duration),
+}
+
+impl CallError {
+    fn fault(self, what: &str) -> StoreError {
+        match self {
+            Self::Etcd(error) => StoreError::with(what, error),
+            Self::Timeout(after) => StoreError::new(format!("{what}: no answer within {after:?}")),
+        }
+    }
+
+    fn status(&self) -> Option<&tonic::Status> {
+        match self {
+            Self::Etcd(Error::GRpcStatus(status)) => Some(status),
+            Self::Etcd(_) | Self::Timeout(_) => None,
+        }
+    }
+
+    fn says(&self, code: tonic::Code, words: &str) -> bool {
+        self.status()
+            .is_some_and(|status| status.code() == code && status.message().contains(words))
+    }
+
+    fn is_compacted(&self) -> bool {
+        self.says(tonic::Code::OutOfRange, "has been compacted")
+    }
+
+    fn is_future(&self) -> bool {
+        self.says(tonic::Code::OutOfRange, "future revision")
+    }
+
+    fn is_lease_missing(&self) -> bool {
+        self.says(tonic::Code::NotFound, "lease not found")
+    }
+
+    /// Our own bound on an answer, not a fault of the server.
+    fn is_oversize(&self) -> bool {
+        self.says(tonic::Code::OutOfRange, "message length too large")
+            || self.says(tonic::Code::OutOfRange, "decoded message length")
+    }
+
+    /// Only what the server certainly refused before it looked at the keys is "not written".
+    fn into_commit(self) -> CommitError {
+        use tonic::Code;
+        let refused = self.status().is_some_and(|status| {
+            matches!(
+                status.code(),
+                Code::ResourceExhausted
+                    | Code::InvalidArgument
+                    | Code::PermissionDenied
+                    | Code::Unauthenticated
+                    | Code::Unimplemented
+            )
+        });
+        let fault = self.fault("commit to etcd");
+        if refused {
+            CommitError::Unavailable(fault)
+        } else {
+            CommitError::Unknown(fault)
+        }
+    }
+}
+
+fn tls_options(tls: &EtcdTls) -> TlsOptions {
+    let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.ca));
+    if let Some((certificate, key)) = &tls.identity {
+        options = options.identity(Identity::from_pem(certificate, key));
+    }
+    if let Some(name) = &tls.server_name {
+        options = options.domain_name(name);
+    }
+    options
+}
+
+/// Progress requests are in order with events from 3.4.31 and 3.5.13 on.
+fn progress_of(version: &str) -> Progress {
+    let mut parts = version
+        .split(['.', '-', '+'])
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut part = || parts.next().unwrap_or(0);
+    match (part(), part(), part()) {
+        (3, 4, patch) if patch >= 31 => Progress::Request,
+        (3, 5, patch) if patch >= 13 => Progress::Request,
+        (3, minor, _) if minor >= 6 => Progress::Request,
+        (major, ..) if major >= 4 => Progress::Request,
+        _ => Progress::Write,
+    }
+}
+
+fn revision(header: Option<&etcd_client::ResponseHeader>) -> Result<Rev, StoreError> {
+    let header = header.ok_or_else(|| StoreError::new("etcd's answer has no header"))?;
+    Ok(unsigned(header.revision()))
+}
+
+/// etcd's revisions are positive.
+fn unsigned(revision: i64) -> Rev {
+    Rev(revision.unsigned_abs())
+}
+
+fn signed(rev: Rev) -> i64 {
+    i64::try_from(rev.0).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_requests_are_used_only_where_they_are_in_order() {
+        for (version, expected) in [
+            ("3.4.23", Progress::Write),
+            ("3.4.31", Progress::Request),
+            ("3.5.12", Progress::Write),
+            ("3.5.13", Progress::Request),
+            ("3.6.0-rc.1", Progress::Request),
+            ("4.0.0", Progress::Request),
+            ("", Progress::Write),
+        ] {
+            assert_eq!(progress_of(version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn keys_go_there_and_back_and_ranges_hold_what_they_should() {
+        let keys = Keys::new("/a");
+        assert_eq!(keys.theirs(b"o/x"), b"/a/o/x");
+        assert_eq!(keys.ours("/a/o/x".into()), Some("o/x".into()));
+        assert_eq!(keys.ours("/a.progress".into()), None);
+        assert_eq!(keys.range_of(b""), (b"/a/".to_vec(), b"/a0".to_vec()));
+        assert_eq!(
+            keys.range_of(b"o\xff"),
+            (b"/a/o\xff".to_vec(), b"/a/p".to_vec())
+        );
+        let (start, end) = keys.watched();
+        let inside = |key: &[u8]| start.as_slice() <= key && key < end.as_slice();
+        assert!(inside(b"/a.progress") && inside(b"/a/o/x"));
+        assert!(!inside(b"/a-b/x") && !inside(b"/ab/x"));
+    }
+}

@@ -1,0 +1,199 @@
+//! The suite on the embedded engine, and what its directory promises.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use control_plane_storage::{ChangesError, EmbeddedStore, Expect, Op, OpenError, Rev, Store};
+use tempfile::TempDir;
+
+use crate::{commit, load, lossy, next, next_change, put, put_op, text};
+
+async fn fresh() -> (Arc<dyn Store>, TempDir) {
+    let temp = tempfile::tempdir().unwrap();
+    (
+        Arc::new(EmbeddedStore::open(temp.path()).await.unwrap()),
+        temp,
+    )
+}
+
+crate::suite!(fresh());
+
+#[tokio::test]
+async fn a_reopened_store_has_its_keys_its_revision_and_its_history() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(temp.path()).await.unwrap();
+    for n in 2..30 {
+        put(&store, &format!("k{}", n % 4), &format!("{n}")).await;
+    }
+    commit(
+        &store,
+        vec![Op::delete("k1", Expect::Any), put_op("k2", "last")],
+    )
+    .await;
+    let before = load(&store, "").await;
+    store.close().await;
+
+    let store = EmbeddedStore::open(temp.path()).await.unwrap();
+    assert_eq!(load(&store, "").await, before);
+    let mut changes = store.changes(Rev(27));
+    for expected in ["28: k0=28", "29: k1=29", "30: -k1 k2=last"] {
+        assert_eq!(text(&next_change(&mut changes).await), expected);
+    }
+    assert_eq!(put(&store, "k3", "new").await, Rev(31));
+    assert_eq!(text(&next_change(&mut changes).await), "31: k3=new");
+}
+
+#[tokio::test]
+async fn the_revision_stays_when_the_last_commits_were_compacted_away() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(temp.path()).await.unwrap();
+    put(&store, "kept", "x").await;
+    put(&store, "a", "1").await;
+    let last = commit(&store, vec![Op::delete("a", Expect::Any)]).await;
+    store.compact(last).await.unwrap();
+    store.close().await;
+
+    let store = EmbeddedStore::open(temp.path()).await.unwrap();
+    let (rev, entries) = load(&store, "").await;
+    assert_eq!((rev, entries.len()), (Rev(4), 1));
+    let error = next(&mut store.changes(Rev(3))).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ChangesError::Compacted {
+                compacted: Rev(4),
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(put(&store, "a", "2").await, Rev(5));
+}
+
+#[tokio::test]
+async fn a_stream_far_behind_reads_from_the_log_and_then_from_memory() {
+    const COMMITS: u64 = 80;
+    let temp = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(temp.path()).await.unwrap();
+    let value = "v".repeat(1_000_000);
+    // More than the memory keeps.
+    for n in 0..COMMITS {
+        put(&store, &format!("k{}", n % 3), &value).await;
+    }
+    let mut changes = store.changes(Rev::FIRST);
+    for n in 0..COMMITS {
+        let batch = next_change(&mut changes).await;
+        assert_eq!(
+            (batch.rev, lossy(batch.changes[0].key())),
+            (Rev(n + 2), format!("k{}", n % 3))
+        );
+    }
+    put(&store, "a", "1").await;
+    assert_eq!(
+        text(&next_change(&mut changes).await),
+        format!("{}: a=1", COMMITS + 2)
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_expired_while_the_store_was_closed_goes_after_opening() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(temp.path()).await.unwrap();
+    let ttl = Some(std::time::Duration::from_millis(1));
+    let expect = Expect::Any;
+    commit(
+        &store,
+        vec![Op::Put {
+            key: "a".into(),
+            value: "1".into(),
+            expect,
+            ttl,
+        }],
+    )
+    .await;
+    store.close().await;
+    let store = EmbeddedStore::open(temp.path()).await.unwrap();
+    assert_eq!(
+        text(&next_change(&mut store.changes(Rev(2))).await),
+        "3: -a"
+    );
+}
+
+#[tokio::test]
+async fn a_closed_store_refuses_and_its_directory_is_free() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(temp.path()).await.unwrap();
+    let error = EmbeddedStore::open(temp.path()).await.unwrap_err();
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+    let mut changes = store.changes(Rev::FIRST);
+    put(&store, "a", "1").await;
+    store.close().await;
+    assert_eq!(
+        text(&next_change(&mut changes).await),
+        "2: a=1",
+        "what was there is still read"
+    );
+    assert!(matches!(
+        next(&mut changes).await,
+        Err(ChangesError::Closed)
+    ));
+    drop(changes);
+    EmbeddedStore::open(temp.path()).await.unwrap();
+}
+
+/// The engine's newest journal.
+fn journal(dir: &Path) -> std::path::PathBuf {
+    let mut journals: Vec<_> = fs::read_dir(dir.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jnl"))
+        .collect();
+    journals.sort();
+    journals.pop().expect("an open store has a journal")
+}
+
+async fn damaged(damage: impl FnOnce(&mut Vec<u8>, usize)) -> Result<EmbeddedStore, OpenError> {
+    let temp = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(temp.path()).await.unwrap();
+    for n in 0..20 {
+        put(&store, &format!("key{n:02}"), "the value").await;
+    }
+    store.close().await;
+    let path = journal(temp.path());
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes
+        .windows(5)
+        .position(|window| window == b"key10")
+        .expect("values are not packed");
+    damage(&mut bytes, at);
+    fs::write(&path, bytes).unwrap();
+    EmbeddedStore::open(temp.path()).await
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_the_middle_of_the_journal_stops_the_start() {
+    let error = damaged(|bytes, at| bytes[at + 7] ^= 1).await.unwrap_err();
+    assert!(matches!(&error, OpenError::Corrupt { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_journal_that_was_cut_off_before_acknowledged_commits_stops_the_start() {
+    let error = damaged(|bytes, at| bytes.truncate(at)).await.unwrap_err();
+    let OpenError::Corrupt { record, fault, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(record, "11", "the last whole commit");
+    assert!(fault.contains("up to 21 were acknowledged"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_journal_that_turns_to_zeros_in_the_middle_stops_the_start() {
+    let error = damaged(|bytes, at| bytes[at..].fill(0)).await.unwrap_err();
+    assert!(matches!(&error, OpenError::Corrupt { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_undamaged_journal_opens() {
+    damaged(|_, _| {}).await.unwrap();
+}
