@@ -236,7 +236,9 @@ mod tests {
             Rev(2)
         );
 
-        (faults.loads(1), faults.barriers(1), faults.compactions(1));
+        faults.loads(1);
+        faults.barriers(1);
+        faults.compactions(1);
         assert!(store.load(b"").await.is_err() && store.load(b"").await.is_ok());
         assert!(store.barrier().await.is_err() && store.barrier().await.is_ok());
         assert!(store.compact(Rev(2)).await.is_err() && store.compact(Rev(2)).await.is_ok());

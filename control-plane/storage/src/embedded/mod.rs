@@ -9,7 +9,7 @@ mod log;
 mod record;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -53,13 +53,13 @@ impl EmbeddedStore {
     /// [`OpenError`]. A store that is locked, of another format or corrupt is not opened.
     pub async fn open(dir: impl Into<PathBuf>) -> Result<Self, OpenError> {
         let dir = dir.into();
-        tokio::task::spawn_blocking(move || Self::open_blocking(dir))
+        tokio::task::spawn_blocking(move || Self::open_blocking(&dir))
             .await
             .map_err(|error| StoreError::with("open the store", error))?
     }
 
-    fn open_blocking(dir: PathBuf) -> Result<Self, OpenError> {
-        let dir = DataDir::open(&dir)?;
+    fn open_blocking(dir: &Path) -> Result<Self, OpenError> {
+        let dir = DataDir::open(dir)?;
         let head = dir.head()?;
         let log = Log::open(&dir)?;
         let Recovered {

@@ -163,7 +163,9 @@ impl Mark {
             return Err(RecordFault::Checksum);
         }
         let (compacted, live) = rest.split_first_chunk::<8>().ok_or(RecordFault::Short)?;
-        let live: [u8; 8] = live.try_into().map_err(|_| RecordFault::Short)?;
+        let Ok(live) = <[u8; 8]>::try_from(live) else {
+            return Err(RecordFault::Short);
+        };
         Ok(Self {
             compacted: Rev(u64::from_le_bytes(*compacted)),
             live: u64::from_le_bytes(live),

@@ -24,12 +24,14 @@ const GROUP_COMMITS_MAX: usize = 1024;
 /// Bytes in one batch, about.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
+type CommitReply = oneshot::Sender<Result<Commit, CommitError>>;
+
 /// What the thread is asked.
 #[derive(Debug)]
 pub(crate) enum Command {
     Commit {
         ops: Vec<Op>,
-        reply: oneshot::Sender<Result<Commit, CommitError>>,
+        reply: CommitReply,
     },
     Load {
         reply: oneshot::Sender<Result<LoadStart, StoreError>>,
@@ -73,10 +75,7 @@ struct Group {
     stale: Vec<Place>,
     batches: Vec<Arc<Batch>>,
     bytes: usize,
-    replies: Vec<(
-        oneshot::Sender<Result<Commit, CommitError>>,
-        Result<Commit, CommitError>,
-    )>,
+    replies: Vec<(CommitReply, Result<Commit, CommitError>)>,
 }
 
 impl Writer {
@@ -123,7 +122,7 @@ impl Writer {
     fn group(
         &mut self,
         ops: Vec<Op>,
-        reply: oneshot::Sender<Result<Commit, CommitError>>,
+        reply: CommitReply,
         queue: &mut mpsc::Receiver<Command>,
     ) -> Option<Command> {
         if let Some(failed) = &self.failed {

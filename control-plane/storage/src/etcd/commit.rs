@@ -7,7 +7,8 @@ use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
 
 use crate::error::{CommitError, StoreError};
-use crate::etcd::{Keys, revision, signed, unsigned};
+use crate::etcd::keys::Keys;
+use crate::etcd::{revision, signed, unsigned};
 use crate::model::{Commit, Current, Expect, Op, Rev, holds};
 
 /// `leases`: one an operation, for puts with a time to live.

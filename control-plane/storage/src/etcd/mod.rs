@@ -4,7 +4,9 @@
 //! watch `<prefix>.` to `<prefix>/` with everything behind them, which includes one key of our own,
 //! `<prefix>.progress`: writing it moves a stream past revisions that others spent.
 
+mod call;
 mod commit;
+mod keys;
 mod lease;
 mod watch;
 
@@ -23,6 +25,8 @@ use crate::error::{CommitError, CompactError, LoadError, OpenError, StoreError};
 use crate::model::{Caps, Commit, Entry, Op, Rev, check_ops};
 use crate::store::{ChangeStream, Load, Store};
 
+use self::call::CallError;
+use self::keys::Keys;
 use self::lease::Leases;
 use self::watch::Watcher;
 
@@ -142,7 +146,7 @@ impl EtcdStore {
             .map_err(fault)?;
         let status = tokio::time::timeout(config.request_timeout, client.status())
             .await
-            .map_err(|_| {
+            .map_err(|_elapsed| {
                 StoreError::new(format!(
                     "etcd at {} does not answer within {:?}",
                     config.endpoints.join(", "),
@@ -220,7 +224,7 @@ impl EtcdStore {
             let entries = answer.take_kvs().into_iter().filter_map(|kv| {
                 let rev = unsigned(kv.mod_revision());
                 let (key, value) = kv.into_key_value();
-                let key = self.keys.ours(Bytes::from(key))?;
+                let key = self.keys.ours(&Bytes::from(key))?;
                 Some(Entry {
                     key,
                     value: value.into(),
@@ -381,122 +385,6 @@ impl EtcdStore {
     }
 }
 
-/// Our keys inside etcd's.
-#[derive(Clone, Debug)]
-pub(crate) struct Keys {
-    /// `<prefix>/`
-    data: Bytes,
-    /// `<prefix>.progress`
-    progress: Vec<u8>,
-    prefix: Vec<u8>,
-}
-
-impl Keys {
-    fn new(prefix: &str) -> Self {
-        Self {
-            data: format!("{prefix}/").into(),
-            progress: format!("{prefix}.progress").into(),
-            prefix: prefix.into(),
-        }
-    }
-
-    fn theirs(&self, key: &[u8]) -> Vec<u8> {
-        [&self.data, key].concat()
-    }
-
-    fn ours(&self, key: Bytes) -> Option<Bytes> {
-        key.starts_with(&self.data)
-            .then(|| key.slice(self.data.len()..))
-    }
-
-    /// Start and end of all keys with this prefix of ours.
-    fn range_of(&self, prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let start = self.theirs(prefix);
-        let mut end = start.clone();
-        // The data prefix ends in '/', so there is always a byte that can be raised.
-        while let Some(last) = end.pop() {
-            if let Some(raised) = last.checked_add(1) {
-                end.push(raised);
-                break;
-            }
-        }
-        (start, end)
-    }
-
-    /// Start and end of what streams watch: '.' and '/' follow each other.
-    fn watched(&self) -> (Vec<u8>, Vec<u8>) {
-        let with = |byte: u8| [self.prefix.as_slice(), &[byte]].concat();
-        (with(b'.'), with(b'0'))
-    }
-}
-
-/// Why a call to etcd gave no answer.
-#[derive(Debug)]
-pub(crate) enum CallError {
-    Etcd(Error),
-    Timeout(Duration),
-}
-
-impl CallError {
-    fn fault(self, what: &str) -> StoreError {
-        match self {
-            Self::Etcd(error) => StoreError::with(what, error),
-            Self::Timeout(after) => StoreError::new(format!("{what}: no answer within {after:?}")),
-        }
-    }
-
-    fn status(&self) -> Option<&tonic::Status> {
-        match self {
-            Self::Etcd(Error::GRpcStatus(status)) => Some(status),
-            Self::Etcd(_) | Self::Timeout(_) => None,
-        }
-    }
-
-    fn says(&self, code: tonic::Code, words: &str) -> bool {
-        self.status()
-            .is_some_and(|status| status.code() == code && status.message().contains(words))
-    }
-
-    fn is_compacted(&self) -> bool {
-        self.says(tonic::Code::OutOfRange, "has been compacted")
-    }
-
-    fn is_future(&self) -> bool {
-        self.says(tonic::Code::OutOfRange, "future revision")
-    }
-
-    fn is_lease_missing(&self) -> bool {
-        self.says(tonic::Code::NotFound, "lease not found")
-    }
-
-    /// Our own bound on an answer, not a fault of the server.
-    fn is_oversize(&self) -> bool {
-        self.says(tonic::Code::OutOfRange, "message length too large")
-            || self.says(tonic::Code::OutOfRange, "decoded message length")
-    }
-
-    /// Only what the server certainly refused before it looked at the keys is "not written".
-    fn into_commit(self) -> CommitError {
-        use tonic::Code;
-        let refused = self.status().is_some_and(|status| {
-            matches!(
-                status.code(),
-                Code::ResourceExhausted
-                    | Code::InvalidArgument
-                    | Code::PermissionDenied
-                    | Code::Unauthenticated
-                    | Code::Unimplemented
-            )
-        });
-        let fault = self.fault("commit to etcd");
-        if refused {
-            CommitError::Unavailable(fault)
-        } else {
-            CommitError::Unknown(fault)
-        }
-    }
-}
-
 fn tls_options(tls: &EtcdTls) -> TlsOptions {
     let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.ca));
     if let Some((certificate, key)) = &tls.identity {
@@ -554,22 +442,5 @@ mod tests {
         ] {
             assert_eq!(progress_of(version), expected, "{version}");
         }
-    }
-
-    #[test]
-    fn keys_go_there_and_back_and_ranges_hold_what_they_should() {
-        let keys = Keys::new("/a");
-        assert_eq!(keys.theirs(b"o/x"), b"/a/o/x");
-        assert_eq!(keys.ours("/a/o/x".into()), Some("o/x".into()));
-        assert_eq!(keys.ours("/a.progress".into()), None);
-        assert_eq!(keys.range_of(b""), (b"/a/".to_vec(), b"/a0".to_vec()));
-        assert_eq!(
-            keys.range_of(b"o\xff"),
-            (b"/a/o\xff".to_vec(), b"/a/p".to_vec())
-        );
-        let (start, end) = keys.watched();
-        let inside = |key: &[u8]| start.as_slice() <= key && key < end.as_slice();
-        assert!(inside(b"/a.progress") && inside(b"/a/o/x"));
-        assert!(!inside(b"/a-b/x") && !inside(b"/ab/x"));
     }
 }

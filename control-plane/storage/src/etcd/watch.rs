@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::ChangesError;
-use crate::etcd::{ANSWER_BYTES_MAX, CallError, EtcdStore, Progress, revision, signed, unsigned};
+use crate::etcd::call::CallError;
+use crate::etcd::{ANSWER_BYTES_MAX, EtcdStore, Progress, revision, signed, unsigned};
 use crate::model::{Batch, Change, Rev};
 
 /// How long a barrier's revision may be missing before the stream asks for it, and asks again.
@@ -171,7 +172,7 @@ impl Watcher {
                     changes: Vec::new(),
                 });
             }
-            let Some(key) = self.store.keys.ours(Bytes::copy_from_slice(kv.key())) else {
+            let Some(key) = self.store.keys.ours(&Bytes::copy_from_slice(kv.key())) else {
                 continue;
             };
             let change = match event.event_type() {
