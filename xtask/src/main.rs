@@ -10,6 +10,7 @@
 
 mod archive;
 mod build;
+mod check;
 mod cluster;
 mod codegen;
 mod process;
@@ -45,6 +46,12 @@ enum Task {
     Exec(cluster::exec::Arguments),
     #[command(subcommand)]
     Image(cluster::image::Arguments),
+    Verify(check::verify::VerifyArguments),
+    Load(check::verify::LoadArguments),
+    /// Check which of our crates uses which.
+    Deps,
+    /// Check formatting, house rules, edges, licences, lints and documentation.
+    Lint,
     /// Steps that need root; run by the other commands.
     #[command(subcommand, hide = true)]
     Privileged(cluster::privileged::Step),
@@ -75,6 +82,10 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Up(arguments) => cluster::up::run(&arguments)?,
         Task::Down(arguments) => cluster::down::run(&arguments)?,
         Task::Image(arguments) => cluster::image::run(&arguments)?,
+        Task::Verify(arguments) => check::verify::verify(&arguments)?,
+        Task::Load(arguments) => check::verify::load(&arguments)?,
+        Task::Deps => check::deps::run()?,
+        Task::Lint => check::lint::run()?,
         Task::ControlPlaneRun { name } => cluster::control_plane::run(&name)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -18,6 +18,8 @@ use crate::{process, workspace};
 /// The target all objects are built for: little-endian BPF.
 const TARGET: &str = "bpfel-unknown-none";
 
+const SYSTEM_RUSTC: &str = "/usr/bin/rustc";
+
 /// What bpf-linker reads: the bitcode of its own LLVM and of older ones.
 const LLVM_MAX: u32 = 22;
 
@@ -68,6 +70,11 @@ impl Toolchain {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+
+    /// Whether packages of the distribution keep it complete.
+    pub(crate) fn is_distribution(&self) -> bool {
+        self.rustc == Path::new(SYSTEM_RUSTC)
+    }
 }
 
 /// Builds all objects and says what was made by which compiler.
@@ -96,9 +103,20 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<Vec<String>> {
     install(&names)
 }
 
-/// A cargo command for the BPF target, for `build` and for `clippy`.
-pub(crate) fn cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
-    let mut command = Command::new(&toolchain.cargo);
+/// A clippy command for the BPF target. The compiler's own clippy is called by its path: cargo
+/// would find the one of the host's toolchain first.
+pub(crate) fn clippy(toolchain: &Toolchain) -> Command {
+    let program = toolchain.cargo.with_file_name("cargo-clippy");
+    let mut command = for_bpf(toolchain, Command::new(program), "clippy");
+    command.env("CARGO", &toolchain.cargo);
+    command
+}
+
+fn cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
+    for_bpf(toolchain, Command::new(&toolchain.cargo), subcommand)
+}
+
+fn for_bpf(toolchain: &Toolchain, mut command: Command, subcommand: &str) -> Command {
     command
         .current_dir(workspace::root())
         .args([
@@ -154,7 +172,7 @@ fn rustup_nightly() -> Option<Toolchain> {
 }
 
 fn distribution() -> Option<Toolchain> {
-    let rustc = PathBuf::from("/usr/bin/rustc");
+    let rustc = PathBuf::from(SYSTEM_RUSTC);
     let cargo = PathBuf::from("/usr/bin/cargo");
     let sysroot = process::capture(Command::new(&rustc).args(["--print", "sysroot"])).ok()?;
     let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");

@@ -3,6 +3,7 @@
 //! `cargo xtask` runs as the user. A step that needs root is a hidden subcommand of this program,
 //! run through sudo unless we are root already, so that nothing else runs with its rights.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
@@ -83,17 +84,20 @@ pub(crate) fn perform(step: Step) -> Result<ExitCode> {
 /// The command that runs a step as root: `arguments` name the hidden subcommand.
 pub(crate) fn command(arguments: &[&str]) -> Result<Command> {
     let program = std::env::current_exe().context("find this program's own file")?;
-    let mut command = if nix::unistd::geteuid().is_root() {
-        Command::new(program)
-    } else {
-        let sudo = workspace::find_program("sudo").context(
-            "this step needs root and there is no sudo: run the command as root instead",
-        )?;
-        let mut command = Command::new(sudo);
-        command.arg("--").arg(program);
-        command
-    };
+    let mut command = as_root(&program)?;
     command.arg("privileged").args(arguments);
+    Ok(command)
+}
+
+/// A program with root's rights: through sudo unless we have them.
+pub(crate) fn as_root(program: &Path) -> Result<Command> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(Command::new(program));
+    }
+    let sudo = workspace::find_program("sudo")
+        .context("this step needs root and there is no sudo: run the command as root instead")?;
+    let mut command = Command::new(sudo);
+    command.arg("--").arg(program);
     Ok(command)
 }
 

@@ -75,7 +75,7 @@ const FOR_BPF_LINKER: [Need; 4] = [
     program("g++", "g++", "brings the C++ library that LLVM uses"),
 ];
 
-const FOR_BPF_COMPILER: [Need; 3] = [
+const FOR_BPF_COMPILER: [Need; 4] = [
     Need {
         sign: Sign::File("/usr/bin/rustc"),
         package: "rustc-web",
@@ -90,6 +90,11 @@ const FOR_BPF_COMPILER: [Need; 3] = [
         sign: Sign::File("/usr/lib/rustlib/src/rust/library/core"),
         package: "rust-web-src",
         reason: "is the source of the core library, which has no binary form for BPF",
+    },
+    Need {
+        sign: Sign::File("/usr/bin/cargo-clippy"),
+        package: "rust-web-clippy",
+        reason: "checks the BPF programs",
     },
 ];
 
@@ -130,7 +135,7 @@ fn needed() -> Vec<Need> {
     if !bpf_linker::is_installed() {
         all.extend(FOR_BPF_LINKER);
     }
-    if build::ebpf::toolchain().is_err() {
+    if build::ebpf::toolchain().map_or(true, |found| found.is_distribution()) {
         all.extend(FOR_BPF_COMPILER);
     }
     if !kubectl::is_installed() {

@@ -1,0 +1,78 @@
+//! `lint`: every check that needs no running cluster; changes when a check is added.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{deps, licences, tidy};
+use crate::{build, process, workspace};
+
+/// Checks in order of cost; all run, so that one call shows everything that is wrong.
+pub(crate) fn run() -> Result<()> {
+    let checks: [(&str, fn() -> Result<()>); 7] = [
+        ("fmt", fmt),
+        ("tidy", tidy::run),
+        ("deps", deps::run),
+        ("licences", licences::run),
+        ("clippy", clippy),
+        ("clippy for BPF", clippy_bpf),
+        ("doc", doc),
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        println!("lint: {name}");
+        if let Err(error) = check() {
+            eprintln!("{name}: {error:#}");
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("lint: {} failed", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace::root());
+    command
+}
+
+fn fmt() -> Result<()> {
+    process::run(cargo().args(["fmt", "--all", "--check"])).context("repair it with `cargo fmt`")
+}
+
+/// The datapath embeds the BPF objects: they are built first.
+fn clippy() -> Result<()> {
+    build::ebpf::build(&build::ebpf::toolchain()?)?;
+    let targets = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+    ];
+    process::run(cargo().args(targets).args(["--", "-D", "warnings"]))
+}
+
+/// The program files are not part of the host's build: they need a feature and a target.
+fn clippy_bpf() -> Result<()> {
+    let toolchain = build::ebpf::toolchain()?;
+    process::run(build::ebpf::clippy(&toolchain).args(["--bins", "--", "-D", "warnings"]))
+}
+
+fn doc() -> Result<()> {
+    let arguments = [
+        "doc",
+        "--quiet",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ];
+    process::run(
+        cargo()
+            .args(arguments)
+            .arg("--locked")
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
