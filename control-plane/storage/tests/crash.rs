@@ -35,7 +35,7 @@ fn ops(task: u64, n: u64) -> Vec<Op> {
     let value = |n: u64| {
         format!(
             "{task}.{n}.{}",
-            "v".repeat(usize::try_from(n % 7).unwrap() * 4000)
+            "v".repeat(usize::try_from(n % 7).expect("a small number") * 4000)
         )
     };
     let mut ops = vec![Op::put(key(n), value(n), Expect::Absent)];
@@ -78,7 +78,7 @@ async fn write(dir: std::path::PathBuf) {
                     .lock()
                     .write_all(line.as_bytes())
                     .expect("tell the parent");
-                if n % 16 == 0 && task == 0 {
+                if n.is_multiple_of(16) && task == 0 {
                     store
                         .compact(Rev(rev.0.saturating_sub(40)))
                         .await
