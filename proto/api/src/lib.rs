@@ -1,5 +1,7 @@
 //! Kubernetes objects as data: schema table, types, selectors, quantities, patches, transcoding.
 
+pub mod decode;
 pub mod quantity;
 pub mod schema;
+pub mod transcode;
 pub mod types;

@@ -24,8 +24,6 @@ pub(super) struct Schema {
     pub(super) items: Option<Box<Schema>>,
     #[serde(rename = "additionalProperties")]
     pub(super) additional_properties: Option<Box<Schema>>,
-    #[serde(rename = "enum")]
-    pub(super) enumeration: Vec<Option<String>>,
     #[serde(rename = "x-kubernetes-list-type")]
     pub(super) list_type: Option<String>,
     #[serde(rename = "x-kubernetes-list-map-keys")]

@@ -3,7 +3,7 @@
 //! Text, one line a fact, so that a new release reads as a diff:
 //!
 //! ```text
-//! T <definition>                                   a type
+//! T <definition> [atomic]                          a type
 //! K <group>,<version>,<kind>                       it is that kind
 //! F <json> <shape> <number> <flags> [key=value]..  a field, sorted by json name
 //! ```
@@ -134,11 +134,14 @@ fn emit_type(
     schema: &Schema,
     go: &GoTypes,
 ) -> Result<()> {
-    writeln!(out, "T {}", short(name))?;
+    let atomic = if schema.map_type.as_deref() == Some("atomic") {
+        " atomic"
+    } else {
+        ""
+    };
+    writeln!(out, "T {}{atomic}", short(name))?;
     lines.push(schema.description.as_deref())?;
-    // Options of requests are registered in every group; the first registration names the type.
-    let meta = name.starts_with("io.k8s.apimachinery.");
-    for kind in schema.kinds.iter().take(if meta { 1 } else { usize::MAX }) {
+    for kind in &schema.kinds {
         writeln!(out, "K {},{},{}", kind.group, kind.version, kind.kind)?;
     }
     let (package, struct_name) = go_name(name)?;
@@ -203,17 +206,6 @@ fn emit_field(
     key("mt", schema.map_type.as_deref())?;
     key("ps", schema.patch_strategy.as_deref())?;
     key("pk", schema.patch_merge_key.as_deref())?;
-    let values: Vec<&str> = schema
-        .enumeration
-        .iter()
-        .filter_map(Option::as_deref)
-        .collect();
-    let kind = json == "apiVersion" || json == "kind";
-    let values = values.join("|");
-    key(
-        "e",
-        Some(values.as_str()).filter(|values| !values.is_empty() && !kind),
-    )?;
     key(
         "go",
         go.map(|go| go.go_type.as_str())

@@ -45,6 +45,8 @@ pub struct Schema {
 pub struct Type {
     /// The definition's name: `io.k8s.api.core.v1.Pod`.
     pub name: Text,
+    /// Replaced as a whole by server-side apply.
+    pub atomic: bool,
     /// Sorted by name.
     pub fields: Vec<Field>,
     /// Group, version and kind triples this type is registered as.
@@ -72,13 +74,11 @@ pub struct Field {
     pub list_type: Option<ListType>,
     /// Keys of a [`ListType::Map`] list.
     pub list_map_keys: Vec<Text>,
-    /// A map or struct that server-side apply replaces as a whole.
+    /// A map that server-side apply replaces as a whole.
     pub map_atomic: bool,
     pub patch: PatchStrategy,
     /// Key by which strategic merge patch finds list items.
     pub patch_merge_key: Option<Text>,
-    /// Allowed values, empty when any.
-    pub values: Vec<Text>,
     /// Go type in messages where it does not follow from the shape.
     go_type: Option<Text>,
     /// Line in the descriptions.
@@ -217,6 +217,18 @@ impl Schema {
             Some(name) => name.clone().into_owned(),
             None => self.go_type(&field.shape),
         }
+    }
+
+    /// The Go name of a value's type inside a field: the field's own, or an item's.
+    pub fn go_value_type(&self, field: &Field, shape: &Shape) -> String {
+        let own = self.go_field_type(field);
+        if *shape == field.shape {
+            return own;
+        }
+        let item = own
+            .strip_prefix("[]")
+            .or_else(|| own.strip_prefix("map[string]"));
+        item.map_or_else(|| self.go_type(shape), str::to_owned)
     }
 }
 

@@ -1,17 +1,17 @@
 //! Reads the table's text; changes with its format, together with the generator.
 //!
 //! ```text
-//! T <definition>                                   a type; `a.` stands for io.k8s.api.,
+//! T <definition> [atomic]                          a type; `a.` stands for io.k8s.api.,
 //!                                                  `m.` for io.k8s.apimachinery.pkg.
 //! K <group>,<version>,<kind>                       it is that kind
 //! F <json> <shape> <number> <flags> [key=value]..  a field, sorted by json name
 //! ```
 //!
-//! - shape: a scalar's name, `&definition`, `[]shape`, `{}shape`, `{}wshape` (map of lists)
+//! - shape: a scalar's name, `&definition`, `[]shape`, `{}shape`, `{}w[]shape` (map of lists)
 //! - number: protobuf number, `outer/inner` inside embedded structs, 0 for none
 //! - flags: `r` required, `p` pointer, `o` omitted when empty, `-` none
 //! - keys: `lt` list type, `lk` list map keys, `mt` map type, `ps` patch strategy, `pk` patch merge
-//!   key, `e` allowed values, `go` Go type
+//!   key, `go` Go type
 
 use std::collections::HashMap;
 
@@ -30,6 +30,7 @@ pub struct ParseSchemaError {
 pub(super) fn parse(table: &'static str) -> Result<Schema, ParseSchemaError> {
     let mut ids = HashMap::new();
     for name in table.lines().filter_map(|line| line.strip_prefix("T ")) {
+        let name = name.strip_suffix(" atomic").unwrap_or(name);
         let id = TypeId(u32::try_from(ids.len()).unwrap_or(u32::MAX));
         ids.insert(name, id);
     }
@@ -44,8 +45,13 @@ pub(super) fn parse(table: &'static str) -> Result<Schema, ParseSchemaError> {
         let (kind, rest) = line.split_once(' ').ok_or_else(|| error("no separator"))?;
         match (kind, schema.types.last_mut()) {
             ("T", _) => {
+                let (name, atomic) = match rest.strip_suffix(" atomic") {
+                    Some(name) => (name, true),
+                    None => (rest, false),
+                };
                 schema.types.push(Type {
-                    name: full_name(rest),
+                    name: full_name(name),
+                    atomic,
                     fields: Vec::new(),
                     kinds: Vec::new(),
                     description,
@@ -122,7 +128,6 @@ fn field(
         map_atomic: false,
         patch: PatchStrategy::default(),
         patch_merge_key: None,
-        values: Vec::new(),
         go_type: None,
         description,
     };
@@ -151,7 +156,6 @@ fn attribute(field: &mut Field, key: &str, value: &'static str) -> Result<(), &'
             }
         }
         ("pk", name) => field.patch_merge_key = Some(name.into()),
-        ("e", values) => field.values = values.split('|').map(Text::from).collect(),
         ("go", name) => field.go_type = Some(name.into()),
         _ => return Err("an unknown key"),
     }
@@ -168,7 +172,7 @@ fn shape(text: &str, ids: &HashMap<&'static str, TypeId>) -> Result<Shape, &'sta
     if let Some(item) = text.strip_prefix("[]") {
         return Ok(Shape::List(Box::new(shape(item, ids)?)));
     }
-    if let Some(value) = text.strip_prefix("{}w") {
+    if let Some(value) = text.strip_prefix("{}w[]") {
         return Ok(Shape::MapOfLists(Box::new(shape(value, ids)?)));
     }
     if let Some(value) = text.strip_prefix("{}") {
