@@ -7,6 +7,12 @@
 //! that and its one commit in flight; revisions never go back and are never given twice. Values are
 //! large enough that the engine writes tables and drops journals on the way.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test with a main of its own"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};

@@ -128,11 +128,9 @@ async fn two_stores_of_one_prefix_see_each_other() {
     put(&one, "a", "1").await;
     assert_eq!(text(&next_change(&mut changes).await), "2: a=1");
     assert_eq!(two.barrier().await.unwrap(), Rev(2));
-    assert!(
-        two.commit(vec![Op::put("a", "2", Expect::Absent)])
-            .await
-            .is_err()
-    );
+    two.commit(vec![Op::put("a", "2", Expect::Absent)])
+        .await
+        .unwrap_err();
     assert_eq!(
         commit(&two, vec![Op::put("a", "2", Expect::Rev(Rev(2)))]).await,
         Rev(3)

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use control_plane_storage::{FaultyStore, MemoryStore, Store};
 
-async fn fresh() -> (Arc<dyn Store>, ()) {
+fn fresh() -> (Arc<dyn Store>, ()) {
     let (store, _) = FaultyStore::new(MemoryStore::new());
     (Arc::new(store), ())
 }
 
-crate::suite!(fresh());
+crate::suite!(std::future::ready(fresh()));

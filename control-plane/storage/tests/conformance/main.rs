@@ -3,6 +3,13 @@
 //! A case takes a fresh store; `suite!` makes a test of each case for an engine. What only one
 //! engine has (a directory, a server) is tested in that engine's file.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
 mod cases;
 mod embedded;
 mod etcd;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use control_plane_storage::{MemoryStore, Store};
 
-async fn fresh() -> (Arc<dyn Store>, ()) {
+fn fresh() -> (Arc<dyn Store>, ()) {
     (Arc::new(MemoryStore::new()), ())
 }
 
-crate::suite!(fresh());
+crate::suite!(std::future::ready(fresh()));
