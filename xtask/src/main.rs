@@ -9,12 +9,15 @@
 )]
 
 mod archive;
+mod bench;
 mod build;
 mod check;
 mod cluster;
 mod codegen;
+mod leaks;
 mod process;
 mod setup;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -52,6 +55,8 @@ enum Task {
     Deps,
     /// Check formatting, house rules, edges, licences, lints and documentation.
     Lint,
+    Test(test::Arguments),
+    Bench(bench::Arguments),
     /// Steps that need root; run by the other commands.
     #[command(subcommand, hide = true)]
     Privileged(cluster::privileged::Step),
@@ -86,6 +91,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Load(arguments) => check::verify::load(&arguments)?,
         Task::Deps => check::deps::run()?,
         Task::Lint => check::lint::run()?,
+        Task::Test(arguments) => test::run(&arguments)?,
+        Task::Bench(arguments) => bench::run(&arguments)?,
         Task::ControlPlaneRun { name } => cluster::control_plane::run(&name)?,
     }
     Ok(ExitCode::SUCCESS)

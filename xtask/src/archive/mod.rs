@@ -21,15 +21,18 @@ use tar::Tar;
 /// Where busybox looks for its names.
 const BUSYBOX_DIRS: [&str; 2] = ["bin", "etc"];
 
-/// Makes all example images; returns their archives.
-pub(crate) fn images(profile: Profile) -> Result<Vec<PathBuf>> {
+/// The archives of all example images.
+pub(crate) fn files() -> [PathBuf; 2] {
+    ["busybox.tar", "hello.tar"].map(|file| workspace::target().join("images").join(file))
+}
+
+/// Makes all example images.
+pub(crate) fn images(profile: Profile) -> Result<()> {
+    let [busybox, hello] = files();
     let dir = workspace::target().join("images");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let busybox = dir.join("busybox.tar");
     write_if_changed(&busybox, &busybox_image()?)?;
-    let hello = dir.join("hello.tar");
-    write_if_changed(&hello, &hello_image(profile)?)?;
-    Ok(vec![busybox, hello])
+    write_if_changed(&hello, &hello_image(profile)?)
 }
 
 /// busybox under all of its names.

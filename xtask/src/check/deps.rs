@@ -35,7 +35,7 @@ const ALLOWED: [Rule; 23] = [
     ),
     (
         "control-plane-service-model",
-        &["control-plane-client", "proto-api"],
+        &["control-plane-client", "proto", "proto-api"],
     ),
     (
         "control-plane-node-state",

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
 use super::{down, exec, files::Cluster, image, node, underlay};
-use crate::{process, setup, workspace};
+use crate::{leaks, process, setup, workspace};
 
 /// Hidden subcommands.
 #[derive(Debug, Subcommand)]
@@ -46,6 +46,8 @@ pub(crate) enum Step {
         cluster: String,
         file: std::path::PathBuf,
     },
+    /// Prints what a cluster could leave on the machine.
+    LeaksList,
     /// Ends nodes and network and removes their files.
     Down { cluster: String },
 }
@@ -76,6 +78,7 @@ pub(crate) fn perform(step: Step) -> Result<ExitCode> {
         Step::ImageImport { cluster, file } => {
             image::import_on_nodes(&Cluster::named(&cluster)?, &file)?;
         }
+        Step::LeaksList => leaks::list()?,
         Step::Down { cluster } => down::as_root(&Cluster::named(&cluster)?)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// Optimised programs.
     #[arg(long)]
     pub(crate) release: bool,
+    /// Takes the programs and images as they are.
+    #[arg(long, hide = true)]
+    pub(crate) prebuilt: bool,
     /// The cluster; several can run at once.
     #[arg(long, default_value = files::DEFAULT_NAME)]
     pub(crate) name: String,
@@ -37,9 +40,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let cluster = Cluster::named(&arguments.name)?;
     let profile = Profile::of(arguments.release);
-    step("setup", setup::ensure)?;
-    step("programs", || build_programs(profile))?;
-    let archives = step("images", || archive::images(profile))?;
+    if !arguments.prebuilt {
+        step("setup", setup::ensure)?;
+        step("programs", || build_programs(profile))?;
+        step("images", || archive::images(profile))?;
+    }
     let network = step("network", || network(&cluster))?;
     let wanted = Wanted {
         index: network.index,
@@ -53,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         reload_if_changed(&cluster, profile, was, before.as_deref())
     })?;
     step("image import", || {
-        archives
+        archive::files()
             .iter()
             .try_for_each(|archive| image::import(&cluster, archive))
     })?;
@@ -87,7 +92,9 @@ fn step<T>(name: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
     outcome.with_context(|| format!("step `{name}`"))
 }
 
+/// The compilers' own progress goes to the terminal: a first build takes minutes.
 fn build_programs(profile: Profile) -> Result<()> {
+    println!();
     build::ebpf::build(&build::ebpf::toolchain()?)?;
     host::build(profile)
 }
