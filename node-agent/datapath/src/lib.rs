@@ -9,6 +9,7 @@ mod cgroup;
 pub mod config;
 mod datapath;
 mod fake_pods;
+pub mod inspect;
 mod kernel_pods;
 mod load;
 pub mod maps;
@@ -16,6 +17,9 @@ mod objects;
 mod pins;
 pub mod pods;
 pub mod sys;
+
+/// Layouts of what the maps hold.
+pub use ebpf_abi as abi;
 
 pub use attach::AttachError;
 pub use cgroup::CgroupError;
