@@ -1,6 +1,7 @@
 //! Kubernetes objects as data: schema table, types, selectors, quantities, patches, transcoding.
 
 pub mod decode;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod transcode;

@@ -130,10 +130,12 @@ pub enum ListType {
     Map,
 }
 
-/// `x-kubernetes-patch-strategy`; neither means replace.
+/// `x-kubernetes-patch-strategy`; without any, maps merge and lists are replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PatchStrategy {
     pub merge: bool,
+    /// Maps are replaced too.
+    pub replace: bool,
     pub retain_keys: bool,
 }
 

@@ -150,7 +150,7 @@ fn attribute(field: &mut Field, key: &str, value: &'static str) -> Result<(), &'
                 match strategy {
                     "merge" => field.patch.merge = true,
                     "retainKeys" => field.patch.retain_keys = true,
-                    "replace" => {}
+                    "replace" => field.patch.replace = true,
                     _ => return Err("an unknown patch strategy"),
                 }
             }
