@@ -33,6 +33,12 @@ pub(crate) fn take() -> Result<Snapshot> {
     Ok(said.lines().map(str::to_owned).collect())
 }
 
+/// For a program that compares on its own.
+pub(crate) fn print() -> Result<()> {
+    take()?.iter().for_each(|line| println!("{line}"));
+    Ok(())
+}
+
 /// # Errors
 /// When there is something that `before` does not have, and it does not go away.
 pub(crate) fn compare(before: &Snapshot) -> Result<()> {

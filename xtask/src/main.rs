@@ -60,6 +60,9 @@ enum Task {
     /// Steps that need root; run by the other commands.
     #[command(subcommand, hide = true)]
     Privileged(cluster::privileged::Step),
+    /// Print what a cluster could leave on the machine.
+    #[command(hide = true)]
+    Leaks,
     /// Keeps a cluster's control plane running.
     #[command(hide = true)]
     ControlPlaneRun {
@@ -93,6 +96,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Lint => check::lint::run()?,
         Task::Test(arguments) => test::run(&arguments)?,
         Task::Bench(arguments) => bench::run(&arguments)?,
+        Task::Leaks => leaks::print()?,
         Task::ControlPlaneRun { name } => cluster::control_plane::run(&name)?,
     }
     Ok(ExitCode::SUCCESS)

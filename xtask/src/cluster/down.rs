@@ -4,25 +4,35 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::files::Cluster;
+use super::files::{Cluster, DEFAULT_NAME};
 use super::{cgroups, control_plane, mounts, node, privileged, underlay};
 
 /// Stop a cluster and remove all that it left on this machine, its data included.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The cluster.
-    #[arg(long, default_value = super::files::DEFAULT_NAME)]
-    pub(crate) name: String,
+    #[arg(long, default_value = DEFAULT_NAME)]
+    name: String,
+    /// Every cluster of this source tree.
+    #[arg(long, conflicts_with = "name")]
+    all: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.all {
+        return Cluster::all()?.iter().try_for_each(take_down);
+    }
     let cluster = Cluster::named(&arguments.name)?;
     if !cluster.dir.exists() {
         println!("cluster {:?} is not up", cluster.name);
         return Ok(());
     }
+    take_down(&cluster)
+}
+
+fn take_down(cluster: &Cluster) -> Result<()> {
     let started = std::time::Instant::now();
-    control_plane::end(&cluster)?;
+    control_plane::end(cluster)?;
     privileged::run(&["down", &cluster.name])?;
     remove_files(&cluster.dir)?;
     println!(

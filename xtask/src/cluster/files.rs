@@ -106,6 +106,22 @@ impl Cluster {
         })
     }
 
+    /// Every cluster of this tree that has files, running or not.
+    pub(crate) fn all() -> Result<Vec<Self>> {
+        let target = workspace::target();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&target).context("list target")? {
+            let name = entry.context("list target")?.file_name();
+            let name = name.to_string_lossy();
+            if name == "cluster" {
+                found.push(Self::named(DEFAULT_NAME)?);
+            } else if let Some(name) = name.strip_prefix("cluster-") {
+                found.push(Self::named(name)?);
+            }
+        }
+        Ok(found)
+    }
+
     pub(crate) fn logs(&self) -> PathBuf {
         self.dir.join("logs")
     }

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::addresses::{CLUSTERS_MAX, ClusterIndex};
 use super::daemon::{self, Group, ProcessId};
-use super::files::{Cluster, Network};
+use super::files::{Cluster, DEFAULT_NAME, Network};
 use super::wait;
 use crate::{process, workspace};
 
@@ -36,7 +36,7 @@ pub(crate) fn up(cluster: &Cluster) -> Result<()> {
     }
     let holder = daemon::start(&["privileged", "network-hold"], &cluster.log("network"))?;
     let wanted = before.map(|network| network.index);
-    let claimed = wait_for_namespace(holder).and_then(|()| claim(wanted, holder));
+    let claimed = wait_for_namespace(holder).and_then(|()| claim(&order(cluster, wanted), holder));
     let network = match claimed {
         Ok(index) => Network { index, holder },
         Err(error) => {
@@ -81,12 +81,18 @@ fn wait_for_namespace(holder: ProcessId) -> Result<()> {
     .context("the process that holds the underlay's namespace did not start")
 }
 
+/// The addresses of the README belong to the default cluster; others take them last.
+fn order(cluster: &Cluster, wanted: Option<ClusterIndex>) -> Vec<ClusterIndex> {
+    let mut all: Vec<ClusterIndex> = (0..CLUSTERS_MAX).map(ClusterIndex).collect();
+    if cluster.name != DEFAULT_NAME {
+        all.rotate_left(1);
+    }
+    wanted.into_iter().chain(all).collect()
+}
+
 /// Claims the first free index by creating its host link, which the kernel lets only one do.
-fn claim(wanted: Option<ClusterIndex>, holder: ProcessId) -> Result<ClusterIndex> {
-    let all = wanted
-        .into_iter()
-        .chain((0..CLUSTERS_MAX).map(ClusterIndex));
-    for index in all {
+fn claim(order: &[ClusterIndex], holder: ProcessId) -> Result<ClusterIndex> {
+    for &index in order {
         let mut command = Command::new(tool("ip")?);
         command.args(["link", "add", &index.host_link(), "type", "veth"]);
         command.args(["peer", "name", "host", "netns", &holder.pid.to_string()]);
