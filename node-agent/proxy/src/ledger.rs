@@ -32,8 +32,8 @@ pub(crate) struct BackendRecord {
     /// State and flags as written; `None`: unknown.
     pub(crate) written: Option<(u8, u8)>,
     pub(crate) generation: u32,
-    /// Set once it has left all sets: when its index may be freed.
-    pub(crate) leaves_at: Option<Duration>,
+    /// It has left all sets; its index rests and is freed then.
+    pub(crate) leaving: bool,
 }
 
 /// One element of `svc` with all that it owns.
@@ -96,6 +96,9 @@ pub(crate) struct Ledger {
     pub(crate) extents: Extents,
     /// In order of time.
     resting: VecDeque<(Duration, Resting)>,
+    /// Until when each backend rests. One that was wanted again is not here, one that left twice
+    /// is here with the later time: entries of `resting` that say otherwise are void.
+    leaving: BTreeMap<u32, Duration>,
 }
 
 impl Ledger {
@@ -111,21 +114,45 @@ impl Ledger {
             backend_indexes: Indexes::new(limits.backends, backends),
             extents: Extents::new(limits.slots),
             resting: VecDeque::new(),
+            leaving: BTreeMap::new(),
         }
     }
 
     /// Lets something rest until `until`; calls must come in order of time.
     pub(crate) fn rest(&mut self, until: Duration, what: Resting) {
+        if let Resting::Backend(index) = what {
+            self.leaving.insert(index, until);
+        }
         self.resting.push_back((until, what));
+    }
+
+    /// A resting backend is wanted again.
+    pub(crate) fn unrest(&mut self, backend: u32) {
+        self.leaving.remove(&backend);
     }
 
     /// The next thing whose rest has ended.
     pub(crate) fn rested(&mut self, now: Duration) -> Option<Resting> {
-        self.resting.pop_front_if(|(until, _)| *until <= now).map(|(_, what)| what)
+        while let Some((until, what)) = self.resting.pop_front_if(|(until, _)| *until <= now) {
+            let valid = match what {
+                Resting::Backend(index) => self.leaving.get(&index) == Some(&until),
+                Resting::Extent(_) | Resting::Service(_) => true,
+            };
+            if valid {
+                if let Resting::Backend(index) = what {
+                    self.leaving.remove(&index);
+                }
+                return Some(what);
+            }
+        }
+        None
     }
 
     /// Puts back what [`Ledger::rested`] gave, to be tried again.
     pub(crate) fn rest_again(&mut self, now: Duration, what: Resting) {
+        if let Resting::Backend(index) = what {
+            self.leaving.insert(index, now);
+        }
         self.resting.push_front((now, what));
     }
 

@@ -31,8 +31,12 @@ fn backend_name(desired: &DesiredService, address: &SocketAddr, key: &ServiceKey
     let backend = desired.backends.get(address);
     BackendName {
         namespace: key.service.namespace.to_string(),
-        pod: backend.and_then(|backend| backend.pod.clone()).unwrap_or_default(),
-        node: backend.and_then(|backend| backend.node.clone()).unwrap_or_default(),
+        pod: backend
+            .and_then(|backend| backend.pod.clone())
+            .unwrap_or_default(),
+        node: backend
+            .and_then(|backend| backend.node.clone())
+            .unwrap_or_default(),
     }
 }
 

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_agent_datapath::abi::service::QUARANTINE_S;
 use imbl::ordmap::DiffItem;
+use node_agent_datapath::abi::service::QUARANTINE_S;
 use node_agent_datapath::maps::{FrontendKey, MapError, ServiceMaps};
 use node_agent_state::{ObjectName, ServiceEntry, Snapshot};
 
@@ -137,8 +137,11 @@ impl<M: ServiceMaps> Reconciler<M> {
         });
         let none = ServiceEntry::default();
         if moved {
-            let all: BTreeSet<&ObjectName> =
-                before.services.keys().chain(snapshot.services.keys()).collect();
+            let all: BTreeSet<&ObjectName> = before
+                .services
+                .keys()
+                .chain(snapshot.services.keys())
+                .collect();
             for name in all {
                 let entry = |from: &'_ Snapshot| from.services.get(name).cloned();
                 self.change(
@@ -168,7 +171,10 @@ impl<M: ServiceMaps> Reconciler<M> {
         for key in keys {
             let wanted = fresh.remove(&key);
             if wanted.is_some() {
-                self.planned.entry(name.clone()).or_default().push(key.clone());
+                self.planned
+                    .entry(name.clone())
+                    .or_default()
+                    .push(key.clone());
             }
             if self.desired.get(&key) != wanted.as_ref() {
                 self.claim(&key, wanted.as_ref());
@@ -200,7 +206,11 @@ impl<M: ServiceMaps> Reconciler<M> {
 
     /// Records who wants which frontend; whoever gains or loses one to this change is dirty too.
     fn claim(&mut self, key: &ServiceKey, wanted: Option<&DesiredService>) {
-        let lost = self.desired.get(key).into_iter().flat_map(|old| old.frontends.keys());
+        let lost = self
+            .desired
+            .get(key)
+            .into_iter()
+            .flat_map(|old| old.frontends.keys());
         let lost: Vec<FrontendKey> = lost.copied().collect();
         for frontend in lost {
             if let Some(claims) = self.claims.get_mut(&frontend) {
@@ -229,11 +239,16 @@ impl<M: ServiceMaps> Reconciler<M> {
     /// again when [`Outcome::wake_at`] has come.
     pub fn reconcile(&mut self, now: Duration) -> Outcome {
         let mut outcome = Outcome::default();
-        let subtract = if self.in_sync { Subtract::Allowed } else { Subtract::Never };
+        let subtract = if self.in_sync {
+            Subtract::Allowed
+        } else {
+            Subtract::Never
+        };
         // Additions first: a frontend that moves from one service to another never has none.
         let dirty = std::mem::take(&mut self.dirty);
-        let (wanted, gone): (Vec<_>, Vec<_>) =
-            dirty.into_iter().partition(|key| self.desired.contains_key(key));
+        let (wanted, gone): (Vec<_>, Vec<_>) = dirty
+            .into_iter()
+            .partition(|key| self.desired.contains_key(key));
         for key in wanted {
             self.write(&key, subtract, now, &mut outcome);
         }
@@ -294,8 +309,9 @@ impl<M: ServiceMaps> Reconciler<M> {
     fn write_wildcards(&mut self, subtract: Subtract, outcome: &mut Outcome) {
         let addresses = std::mem::take(&mut self.dirty_addresses);
         let wanted = |address: &IpAddr| self.owners.contains_key(address);
-        let result =
-            self.writer.set_wildcards(wanted, addresses.iter().copied(), subtract);
+        let result = self
+            .writer
+            .set_wildcards(wanted, addresses.iter().copied(), subtract);
         if let Err(error) = &result {
             note(outcome, "refuse unknown ports", error);
         }
@@ -321,7 +337,10 @@ impl<M: ServiceMaps> Reconciler<M> {
         match self.writer.remove_found(&taken, now) {
             Ok(0) => {}
             Ok(removed) => {
-                tracing::info!(removed, "services of before are gone: taken out of the maps");
+                tracing::info!(
+                    removed,
+                    "services of before are gone: taken out of the maps"
+                );
             }
             Err(error) => note(outcome, "services of before", &error),
         }

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use node_agent_datapath::abi::frontend::FE_WILDCARD;
 use node_agent_datapath::abi::service::{BE_FREE, Backend, Service};
-use node_agent_datapath::maps::{
-    FrontendKey, HeadKind, MapError, ReadServiceMaps, from_addr,
-};
+use node_agent_datapath::maps::{FrontendKey, HeadKind, MapError, ReadServiceMaps, from_addr};
 
 use crate::extents::{Extent, Extents};
 use crate::ledger::{BackendRecord, Ledger, PublishedSet, Resting, ServiceRecord};
@@ -37,8 +35,11 @@ fn read_set(
     kind: HeadKind,
 ) -> Result<PublishedSet, MapError> {
     let head = kind.of(service);
-    let mut members: Vec<u32> =
-        maps.slots(head.base, head.len)?.iter().map(|slot| slot.backend).collect();
+    let mut members: Vec<u32> = maps
+        .slots(head.base, head.len)?
+        .iter()
+        .map(|slot| slot.backend)
+        .collect();
     members.sort_unstable();
     Ok(PublishedSet {
         extent: Extent {
@@ -68,7 +69,7 @@ fn read_service(maps: &dyn ReadServiceMaps, index: u32) -> Result<ServiceRecord,
                 index: *member,
                 written: Some((backend.state, backend.flags)),
                 generation: backend.generation,
-                leaves_at: None,
+                leaving: false,
             };
             record.backends.insert(address_of(&backend), known);
         }
@@ -84,10 +85,11 @@ fn read_reachable(maps: &dyn ReadServiceMaps) -> Result<Found, MapError> {
             found.wildcards.insert(key.address, true);
             continue;
         }
-        if let std::collections::btree_map::Entry::Vacant(place) = found.services.entry(value.svc)
-        {
+        if let std::collections::btree_map::Entry::Vacant(place) = found.services.entry(value.svc) {
             let record = read_service(maps, value.svc)?;
-            found.backends.extend(record.backends.values().map(|backend| backend.index));
+            found
+                .backends
+                .extend(record.backends.values().map(|backend| backend.index));
             place.insert(record);
         }
         if let Some(record) = found.services.get_mut(&value.svc) {
@@ -100,11 +102,7 @@ fn read_reachable(maps: &dyn ReadServiceMaps) -> Result<Found, MapError> {
 
 /// Elements of `be` that nobody reaches and that are not free, with those of them that belong to a
 /// service that is there: it may want them back.
-fn read_leaving(
-    maps: &dyn ReadServiceMaps,
-    found: &mut Found,
-    leaves_at: Duration,
-) -> Result<BTreeSet<u32>, MapError> {
+fn read_leaving(maps: &dyn ReadServiceMaps, found: &mut Found) -> Result<BTreeSet<u32>, MapError> {
     let mut leaving = BTreeSet::new();
     for index in 1..maps.limits().backends {
         if found.backends.contains(&index) {
@@ -116,12 +114,15 @@ fn read_leaving(
         }
         leaving.insert(index);
         if let Some(record) = found.services.get_mut(&backend.svc) {
-            record.backends.entry(address_of(&backend)).or_insert(BackendRecord {
-                index,
-                written: Some((backend.state, backend.flags)),
-                generation: backend.generation,
-                leaves_at: Some(leaves_at),
-            });
+            record
+                .backends
+                .entry(address_of(&backend))
+                .or_insert(BackendRecord {
+                    index,
+                    written: Some((backend.state, backend.flags)),
+                    generation: backend.generation,
+                    leaving: true,
+                });
         }
     }
     Ok(leaving)
@@ -148,10 +149,7 @@ fn read_left_services(
 const CHUNK: u16 = 4096;
 
 /// Runs of slots that were written by someone and that no head reaches.
-fn read_left_slots(
-    maps: &dyn ReadServiceMaps,
-    free: &Extents,
-) -> Result<Vec<Extent>, MapError> {
+fn read_left_slots(maps: &dyn ReadServiceMaps, free: &Extents) -> Result<Vec<Extent>, MapError> {
     let total = maps.limits().slots;
     let mut left: Vec<Extent> = Vec::new();
     let mut base = 0;
@@ -182,7 +180,7 @@ pub(crate) fn restore(
     rest_until: Duration,
 ) -> Result<Ledger, MapError> {
     let mut found = read_reachable(maps)?;
-    let leaving = read_leaving(maps, &mut found, rest_until)?;
+    let leaving = read_leaving(maps, &mut found)?;
     let left = read_left_services(maps, &found)?;
     let backends: BTreeSet<u32> = found.backends.union(&leaving).copied().collect();
     let services: BTreeSet<u32> = found.services.keys().chain(&left).copied().collect();

@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::ProxyConfig;
 use crate::lag::LagHistogram;
 use crate::names::Names;
 use crate::reconciler::{Outcome, Reconciler};
-use crate::ProxyConfig;
 
 /// Least time between two writes of the names file.
 const NAMES_EVERY: Duration = Duration::from_secs(1);
@@ -119,7 +119,9 @@ impl<M: ServiceMaps + 'static> ProxyTask<M> {
             let work = tokio::task::spawn_blocking(move || {
                 reconciler.observe(&round);
                 let outcome = reconciler.reconcile(started.elapsed());
-                let applied = outcome.applied.then(|| reconciler.set_applied(round.revision));
+                let applied = outcome
+                    .applied
+                    .then(|| reconciler.set_applied(round.revision));
                 (reconciler, outcome, applied)
             });
             let Ok((back, outcome, applied)) = work.await else {

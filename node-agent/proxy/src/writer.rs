@@ -41,7 +41,10 @@ pub enum WriteError {
 impl WriteError {
     /// True when trying again cannot help before something else changes.
     pub(crate) fn is_capacity(&self) -> bool {
-        matches!(self, Self::Exhausted { .. } | Self::Map(MapError::Full { .. }))
+        matches!(
+            self,
+            Self::Exhausted { .. } | Self::Map(MapError::Full { .. })
+        )
     }
 }
 
@@ -84,16 +87,22 @@ impl Sets {
     }
 }
 
+/// A backend that takes connections.
+#[derive(Clone, Copy, Debug)]
+struct Serving {
+    address: SocketAddr,
+    lifecycle: Lifecycle,
+    local: bool,
+}
+
 /// The sets that a service should publish. With no ready backend on this node, those that are
 /// terminating here stand in for it (KEP-1669).
-fn sets(desired: &DesiredService) -> Sets {
+fn sets(serving: &[Serving]) -> Sets {
     let select = |lifecycle: Lifecycle, only_local: bool| -> BTreeSet<SocketAddr> {
-        desired
-            .backends
+        serving
             .iter()
-            .filter(|(_, backend)| backend.lifecycle == lifecycle)
-            .filter(|(_, backend)| backend.local || !only_local)
-            .map(|(address, _)| *address)
+            .filter(|backend| backend.lifecycle == lifecycle && (backend.local || !only_local))
+            .map(|backend| backend.address)
             .collect()
     };
     let mut local = select(Lifecycle::Ready, true);
@@ -107,27 +116,44 @@ fn sets(desired: &DesiredService) -> Sets {
     }
 }
 
-/// Adds what is published and not mentioned by `desired`: before the tables are complete, a backend
-/// that was not listed may only not have been listed yet.
-fn keep_published(sets: &mut Sets, record: &ServiceRecord, desired: &DesiredService) {
-    let unmentioned = record.backends.iter().filter(|(address, backend)| {
-        backend.leaves_at.is_none() && !desired.backends.contains_key(address)
+fn desired_serving(desired: &DesiredService) -> Vec<Serving> {
+    let serving = desired.backends.iter().map(|(address, backend)| Serving {
+        address: *address,
+        lifecycle: backend.lifecycle,
+        local: backend.local,
     });
-    for (address, backend) in unmentioned {
-        let in_set = |kind| {
-            let members = record.set(kind).members.as_ref();
-            members.is_none_or(|members| members.binary_search(&backend.index).is_ok())
+    serving.collect()
+}
+
+/// What is published and not mentioned by `desired`: before the tables are complete, a backend that
+/// was not listed may only not have been listed yet.
+fn unmentioned_serving(record: &ServiceRecord, desired: &DesiredService) -> Vec<Serving> {
+    let published = |index: u32, kind| {
+        let members = record.set(kind).members.as_ref();
+        members.is_some_and(|members| members.binary_search(&index).is_ok())
+    };
+    let unmentioned = record
+        .backends
+        .iter()
+        .filter(|(address, backend)| !backend.leaving && !desired.backends.contains_key(address));
+    let serving = unmentioned.filter_map(|(address, backend)| {
+        let lifecycle = match backend.written {
+            Some((BE_ACTIVE, _)) => Lifecycle::Ready,
+            Some((BE_TERMINATING, _)) => Lifecycle::Terminating,
+            Some(_) => return None,
+            // A write of its state failed: only if it is reached for certain.
+            None if published(backend.index, HeadKind::Ready) => Lifecycle::Ready,
+            None if published(backend.index, HeadKind::Terminating) => Lifecycle::Terminating,
+            None => return None,
         };
-        if in_set(HeadKind::Ready) {
-            sets.ready.insert(*address);
-        }
-        if in_set(HeadKind::Local) {
-            sets.local.insert(*address);
-        }
-        if in_set(HeadKind::Terminating) {
-            sets.terminating.insert(*address);
-        }
-    }
+        let flags = backend.written.map_or(0, |(_, flags)| flags);
+        Some(Serving {
+            address: *address,
+            lifecycle,
+            local: flags & BE_FLAG_LOCAL != 0,
+        })
+    });
+    serving.collect()
 }
 
 impl<M: ServiceMaps> Writer<M> {
@@ -153,10 +179,14 @@ impl<M: ServiceMaps> Writer<M> {
     }
 
     fn new_record(&mut self) -> Result<ServiceRecord, WriteError> {
-        let index = self.ledger.service_indexes.allocate().ok_or(WriteError::Exhausted {
-            map: node_agent_datapath::abi::map::SVC.name,
-            limit: self.maps.limits().services,
-        })?;
+        let index = self
+            .ledger
+            .service_indexes
+            .allocate()
+            .ok_or(WriteError::Exhausted {
+                map: node_agent_datapath::abi::map::SVC.name,
+                limit: self.maps.limits().services,
+            })?;
         Ok(ServiceRecord {
             index,
             ..ServiceRecord::default()
@@ -171,10 +201,11 @@ impl<M: ServiceMaps> Writer<M> {
         subtract: Subtract,
         now: Duration,
     ) -> Result<(), WriteError> {
-        let mut sets = sets(desired);
+        let mut serving = desired_serving(desired);
         if subtract == Subtract::Never {
-            keep_published(&mut sets, record, desired);
+            serving.extend(unmentioned_serving(record, desired));
         }
+        let sets = sets(&serving);
         self.write_element(record, desired)?;
         self.write_backends(record, desired)?;
         for kind in HeadKind::ALL {
@@ -186,12 +217,17 @@ impl<M: ServiceMaps> Writer<M> {
             .frontends
             .retain(|key, _| frontends.owned.contains_key(key) || !(frontends.taken)(key));
         if subtract == Subtract::Allowed {
-            let stale = record.frontends.keys().filter(|key| !frontends.owned.contains_key(key));
+            let stale = record
+                .frontends
+                .keys()
+                .filter(|key| !frontends.owned.contains_key(key));
             let stale: Vec<FrontendKey> = stale.copied().collect();
             self.remove_frontends(record, &stale)?;
         }
         let in_a_set = |address: &SocketAddr| {
-            HeadKind::ALL.iter().any(|kind| sets.of(*kind).contains(address))
+            HeadKind::ALL
+                .iter()
+                .any(|kind| sets.of(*kind).contains(address))
         };
         self.retire_backends(record, in_a_set, now)
     }
@@ -250,8 +286,10 @@ impl<M: ServiceMaps> Writer<M> {
             if known.written != Some((state, flags)) {
                 self.write_backend(record, address, known, (state, flags))?;
             }
-            if let Some(known) = record.backends.get_mut(address) {
-                known.leaves_at = None; // wanted again before its rest ended
+            if let Some(known) = record.backends.get_mut(address)
+                && std::mem::take(&mut known.leaving)
+            {
+                self.ledger.unrest(known.index); // wanted again before its rest ended
             }
         }
         Ok(())
@@ -262,16 +300,20 @@ impl<M: ServiceMaps> Writer<M> {
         record: &mut ServiceRecord,
         address: &SocketAddr,
     ) -> Result<BackendRecord, WriteError> {
-        let index = self.ledger.backend_indexes.allocate().ok_or(WriteError::Exhausted {
-            map: node_agent_datapath::abi::map::BE.name,
-            limit: self.maps.limits().backends,
-        })?;
+        let index = self
+            .ledger
+            .backend_indexes
+            .allocate()
+            .ok_or(WriteError::Exhausted {
+                map: node_agent_datapath::abi::map::BE.name,
+                limit: self.maps.limits().backends,
+            })?;
         let generation = self.maps.backend(index)?.generation.wrapping_add(1);
         let known = BackendRecord {
             index,
             written: None,
             generation,
-            leaves_at: None,
+            leaving: false,
         };
         record.backends.insert(*address, known);
         self.maps.reset_load(index)?;
@@ -309,7 +351,9 @@ impl<M: ServiceMaps> Writer<M> {
         wanted: &BTreeSet<SocketAddr>,
         now: Duration,
     ) -> Result<(), WriteError> {
-        let known = wanted.iter().filter_map(|address| record.backends.get(address));
+        let known = wanted
+            .iter()
+            .filter_map(|address| record.backends.get(address));
         let mut members: Vec<u32> = known.map(|backend| backend.index).collect();
         if members.len() > SET_MAX {
             tracing::warn!(
@@ -361,10 +405,14 @@ impl<M: ServiceMaps> Writer<M> {
             return Ok(Extent::default());
         }
         let len = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let extent = self.ledger.extents.allocate(len).ok_or(WriteError::Exhausted {
-            map: node_agent_datapath::abi::map::SLOT.name,
-            limit: self.maps.limits().slots,
-        })?;
+        let extent = self
+            .ledger
+            .extents
+            .allocate(len)
+            .ok_or(WriteError::Exhausted {
+                map: node_agent_datapath::abi::map::SLOT.name,
+                limit: self.maps.limits().slots,
+            })?;
         let slot = |backend: &u32| Slot {
             backend: *backend,
             ..Slot::default()
@@ -414,9 +462,13 @@ impl<M: ServiceMaps> Writer<M> {
         if entries.is_empty() {
             return Ok(());
         }
-        record.frontends.extend(entries.iter().map(|(key, _)| (*key, None)));
+        record
+            .frontends
+            .extend(entries.iter().map(|(key, _)| (*key, None)));
         self.maps.insert_frontends(&entries)?;
-        record.frontends.extend(entries.iter().map(|(key, value)| (*key, Some(value.flags))));
+        record
+            .frontends
+            .extend(entries.iter().map(|(key, value)| (*key, Some(value.flags))));
         Ok(())
     }
 
@@ -448,16 +500,17 @@ impl<M: ServiceMaps> Writer<M> {
         let gone: Vec<(SocketAddr, BackendRecord)> = record
             .backends
             .iter()
-            .filter(|(address, backend)| backend.leaves_at.is_none() && !keep(address))
+            .filter(|(address, backend)| !backend.leaving && !keep(address))
             .map(|(address, backend)| (*address, *backend))
             .collect();
         for (address, backend) in gone {
             let flags = backend.written.map_or(0, |(_, flags)| flags);
             self.write_backend(record, &address, backend, (BE_REMOVED, flags))?;
             if let Some(backend) = record.backends.get_mut(&address) {
-                backend.leaves_at = Some(now + REST);
+                backend.leaving = true;
             }
-            self.ledger.rest(now + REST, Resting::Backend(backend.index));
+            self.ledger
+                .rest(now + REST, Resting::Backend(backend.index));
         }
         Ok(())
     }
@@ -497,7 +550,9 @@ impl<M: ServiceMaps> Writer<M> {
                 self.ledger.found.insert(index, record);
                 return Err(error);
             }
-            self.ledger.found_frontends.retain(|_, service| *service != index);
+            self.ledger
+                .found_frontends
+                .retain(|_, service| *service != index);
             removed += 1;
         }
         Ok(removed)
@@ -550,14 +605,22 @@ impl<M: ServiceMaps> Writer<M> {
                 .iter()
                 .map(|address| (FrontendKey::wildcard(*address), value))
                 .collect();
-            self.ledger.wildcards.extend(insert.iter().map(|address| (*address, false)));
+            self.ledger
+                .wildcards
+                .extend(insert.iter().map(|address| (*address, false)));
             self.maps.insert_frontends(&entries)?;
-            self.ledger.wildcards.extend(insert.iter().map(|address| (*address, true)));
+            self.ledger
+                .wildcards
+                .extend(insert.iter().map(|address| (*address, true)));
         }
         if subtract == Subtract::Allowed && !remove.is_empty() {
-            let keys: Vec<_> =
-                remove.iter().map(|address| FrontendKey::wildcard(*address)).collect();
-            self.ledger.wildcards.extend(remove.iter().map(|address| (*address, false)));
+            let keys: Vec<_> = remove
+                .iter()
+                .map(|address| FrontendKey::wildcard(*address))
+                .collect();
+            self.ledger
+                .wildcards
+                .extend(remove.iter().map(|address| (*address, false)));
             self.maps.remove_frontends(&keys)?;
             for address in remove {
                 self.ledger.wildcards.remove(&address);
@@ -575,7 +638,7 @@ impl<M: ServiceMaps> Writer<M> {
                 Resting::Extent(extent) => self.ledger.extents.release(extent),
                 Resting::Service(index) => self.ledger.service_indexes.release(index),
                 Resting::Backend(index) => {
-                    if let Err(error) = self.free_backend(index, now) {
+                    if let Err(error) = self.free_backend(index) {
                         self.ledger.rest_again(now, what);
                         return Err(error);
                     }
@@ -585,26 +648,24 @@ impl<M: ServiceMaps> Writer<M> {
         Ok(())
     }
 
-    fn free_backend(&mut self, index: u32, now: Duration) -> Result<(), WriteError> {
+    fn free_backend(&mut self, index: u32) -> Result<(), WriteError> {
         let value = self.maps.backend(index)?;
         let address = SocketAddr::new(
             node_agent_datapath::maps::from_addr(&value.addr),
             u16::from_be_bytes(value.port),
         );
-        let record = self.ledger.record_at(value.svc);
-        let known = record.as_ref().and_then(|record| record.backends.get(&address));
-        let mine = known.filter(|backend| backend.index == index);
-        if mine.is_some_and(|backend| backend.leaves_at.is_none_or(|leaves| leaves > now)) {
-            return Ok(()); // wanted again, or has left again since
-        }
         let freed = Backend {
             state: BE_FREE,
             generation: value.generation.wrapping_add(1),
             ..value
         };
         self.maps.write_backend(index, &freed)?;
-        if mine.is_some()
-            && let Some(record) = self.ledger.record_at(value.svc)
+        // Its service may have gone before it.
+        if let Some(record) = self.ledger.record_at(value.svc)
+            && record
+                .backends
+                .get(&address)
+                .is_some_and(|known| known.index == index)
         {
             record.backends.remove(&address);
         }

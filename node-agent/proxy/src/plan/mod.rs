@@ -142,7 +142,11 @@ fn frontends(
             all.entry(key).or_insert(flags);
         }
     };
-    let internal = if service.internal_traffic_local { FE_LOCAL } else { 0 };
+    let internal = if service.internal_traffic_local {
+        FE_LOCAL
+    } else {
+        0
+    };
     for address in &service.cluster_ips {
         add(address, port.port, internal);
     }
@@ -197,10 +201,16 @@ fn backends(
             node: Some(node.name.clone()),
         };
         let listeners = node.listeners.iter().filter(mine);
-        return listeners.map(|listener| (listener.address, backend.clone())).collect();
+        return listeners
+            .map(|listener| (listener.address, backend.clone()))
+            .collect();
     }
     let mut all = BTreeMap::new();
-    for endpoint in entry.endpoints.iter().filter(|endpoint| family.has(&endpoint.address)) {
+    for endpoint in entry
+        .endpoints
+        .iter()
+        .filter(|endpoint| family.has(&endpoint.address))
+    {
         let Some(lifecycle) = lifecycle(endpoint) else {
             continue;
         };

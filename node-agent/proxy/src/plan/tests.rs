@@ -115,7 +115,11 @@ fn a_node_port_is_served_at_every_address_of_the_node_and_outside_addresses_by_p
     let base = format!(
         "10.88.0.11:30080/TCP[{FE_NODE_PORT}] 10.96.0.7:80/TCP[{FE_LOCAL}] 192.0.2.1:80/TCP[{FE_EXTERNAL}]"
     );
-    check(&entry(service.clone(), vec![]), &node, &[&format!("{base}; ")]);
+    check(
+        &entry(service.clone(), vec![]),
+        &node,
+        &[&format!("{base}; ")],
+    );
     node.external_ips = ExternalIps::Program;
     let more = format!("{base} 192.0.2.2:80/TCP[{FE_EXTERNAL}]; ");
     check(&entry(service, vec![]), &node, &[&more]);
