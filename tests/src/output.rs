@@ -119,15 +119,15 @@ mod tests {
     #[test]
     fn a_failure_is_no_success_and_must_say_what_is_expected() {
         let output = sh("echo no such thing >&2; exit 3");
-        assert!(output.clone().success().is_err());
-        assert!(output.clone().failure_saying("no such").is_ok());
-        assert!(output.failure_saying("other").is_err());
-        assert!(sh("true").failure_saying("").is_err());
+        output.clone().success().unwrap_err();
+        output.clone().failure_saying("no such").unwrap();
+        output.failure_saying("other").unwrap_err();
+        sh("true").failure_saying("").unwrap_err();
     }
 
     #[test]
     fn a_warning_is_noticed() {
-        assert!(sh("echo Warning: old >&2").without_warning().is_err());
-        assert!(sh("echo fine").without_warning().is_ok());
+        sh("echo Warning: old >&2").without_warning().unwrap_err();
+        sh("echo fine").without_warning().unwrap();
     }
 }

@@ -7,9 +7,11 @@ use anyhow::{Context as _, Result, bail};
 use super::{deps, licences, tidy};
 use crate::{build, process, workspace};
 
+type Check = fn() -> Result<()>;
+
 /// Checks in order of cost; all run, so that one call shows everything that is wrong.
 pub(crate) fn run() -> Result<()> {
-    let checks: [(&str, fn() -> Result<()>); 7] = [
+    let checks: [(&str, Check); 7] = [
         ("fmt", fmt),
         ("tidy", tidy::run),
         ("deps", deps::run),

@@ -290,6 +290,8 @@ fn agent_arguments(cluster: &Cluster, network: &Network, node: u8) -> Result<Vec
         flag("socket", AGENT_SOCKET),
         flag("dataplane-mode", "direct"),
         flag("underlay-dev", "eth0"),
+        // Several nodes share this machine's memory.
+        flag("map-profile", "small"),
     ];
     arguments.extend(
         resolver::upstream()
