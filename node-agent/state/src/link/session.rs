@@ -1,6 +1,7 @@
 //! Log, exec and port-forward sessions that the server asks for and the agent opens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -18,6 +19,9 @@ use super::Link;
 
 /// Messages to the server that wait for the connection.
 const UP_QUEUE: usize = 16;
+
+/// How long the server may take to read the end of a session.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves one session.
 #[async_trait]
@@ -65,12 +69,13 @@ async fn serve(link: Link, open: OpenSession, handler: Arc<dyn SessionHandler>) 
         }
     };
     let (relay, relayed) = mpsc::channel(UP_QUEUE);
+    let mut pump = std::pin::pin!(pump(incoming, relay));
     let end = match open.request {
         Some(request) => {
             let input = ReceiverStream::new(relayed).boxed();
             tokio::select! {
                 end = handler.serve(request, input, up.clone()) => end,
-                () = pump(incoming, relay) => return,
+                () = &mut pump => return,
                 () = up.closed() => return,
             }
         }
@@ -86,6 +91,11 @@ async fn serve(link: Link, open: OpenSession, handler: Arc<dyn SessionHandler>) 
     };
     if up.send(last).await.is_err() {
         debug!("the client left before the session's end");
+    }
+    // Leaving now would reset the stream and what is still under way on it: the server ends it.
+    drop(up);
+    if tokio::time::timeout(CLOSE_TIMEOUT, pump).await.is_err() {
+        debug!("the control plane did not close the session");
     }
 }
 
