@@ -1,8 +1,10 @@
 //! Kubernetes objects as data: schema table, types, selectors, quantities, patches, transcoding.
 
 pub mod decode;
+pub mod names;
 pub mod patch;
 pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod transcode;
 pub mod types;
