@@ -10,6 +10,7 @@ mod flows;
 mod maps;
 pub mod names;
 mod programs;
+mod query;
 mod values;
 
 use std::io;
@@ -32,6 +33,7 @@ pub use counters::CounterView;
 pub use flows::FlowView;
 pub use maps::{ElementView, MapDump, MapView};
 pub use programs::{AttachmentView, ProgramView};
+pub use query::{Counters, Programs, Query};
 pub use values::Fields;
 
 /// Why the pins could not be read.
