@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

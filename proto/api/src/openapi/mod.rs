@@ -1,0 +1,60 @@
+//! OpenAPI v3 documents, one a group-version, made from the schema table and the resources that are
+//! served. One reason to change: what kubectl, Helm and generators read from them.
+//!
+//! kubectl needs: every write operation with its `x-kubernetes-group-version-kind` and the
+//! `fieldValidation` parameter (validation), descriptions (`explain`), list types and merge keys
+//! (`apply`, `diff`, `edit`). A document with descriptions is 60 to 400 KB of text and some
+//! milliseconds of work: build it at first demand and keep the bytes.
+
+mod components;
+mod paths;
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::schema::{Gvk, Schema};
+
+/// The Kubernetes release that the documents state.
+pub const VERSION: &str = "v1.37.0";
+
+/// One entry of discovery: a resource or a subresource.
+#[derive(Debug, Clone)]
+pub struct Resource<'a> {
+    /// `pods`, or `pods/status` for a subresource.
+    pub name: &'a str,
+    /// Kind of the bodies; a subresource's may be of another group (`autoscaling/v1`, `Scale`).
+    pub gvk: Gvk<'a>,
+    pub namespaced: bool,
+    /// Discovery's verbs: `create`, `delete`, `deletecollection`, `get`, `list`, `patch`,
+    /// `update`, `watch`.
+    pub verbs: &'a [&'a str],
+}
+
+/// The document of one group-version as JSON bytes. Kinds that the schema does not hold have
+/// operations but no component.
+pub fn document(
+    schema: &Schema,
+    group: &str,
+    version: &str,
+    resources: &[Resource<'_>],
+) -> Vec<u8> {
+    let document: Value = json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": VERSION},
+        "paths": paths::paths(schema, group, version, resources),
+        "components": {"schemas": components::schemas(schema, resources)},
+    });
+    document.to_string().into_bytes()
+}
+
+/// The hash that the index carries in a document's URL, so that clients may cache it for good.
+pub fn hash(document: &[u8]) -> String {
+    format!("{:032X}", xxh3_128(document))
+}
+
+/// Where a schema is found.
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
