@@ -104,6 +104,6 @@ mod tests {
         found.signal("KILL").unwrap();
         child.wait().unwrap();
         found.has_ended().unwrap();
-        assert!(Process::child_of(me, "sleep").is_err());
+        Process::child_of(me, "sleep").unwrap_err();
     }
 }

@@ -54,7 +54,7 @@ enum Task {
     /// Check which of our crates uses which.
     Deps,
     /// Check formatting, house rules, edges, licences, lints and documentation.
-    Lint,
+    Lint(check::lint::Arguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
     /// Steps that need root; run by the other commands.
@@ -93,7 +93,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Verify(arguments) => check::verify::verify(&arguments)?,
         Task::Load(arguments) => check::verify::load(&arguments)?,
         Task::Deps => check::deps::run()?,
-        Task::Lint => check::lint::run()?,
+        Task::Lint(arguments) => check::lint::run(&arguments)?,
         Task::Test(arguments) => test::run(&arguments)?,
         Task::Bench(arguments) => bench::run(&arguments)?,
         Task::Leaks => leaks::print()?,

@@ -3,28 +3,25 @@
 //! Read from `deny.toml`, so that cargo-deny gives the same answer where it is installed; here
 //! it costs one `cargo metadata` instead of a build of some three hundred crates.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 
 use crate::{process, workspace};
 
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Debug, Deserialize)]
+/// A crate of the lock file that is really built.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Package {
     name: String,
     version: String,
-    license: Option<String>,
-    /// `None` for a crate of this tree.
+    licence: String,
+    /// Only of a crate that does not come from the registry: a path or a repository.
     source: Option<String>,
 }
 
-/// Licences, banned crates and sources of every crate in the lock file.
+/// Licences, banned crates and sources of every crate that is built for this machine.
 pub(crate) fn run() -> Result<()> {
     let path = workspace::root().join("deny.toml");
     let text = std::fs::read_to_string(&path).context("read deny.toml")?;
@@ -33,11 +30,11 @@ pub(crate) fn run() -> Result<()> {
     let mut command = Command::new("cargo");
     command
         .current_dir(workspace::root())
-        .args(["metadata", "--format-version=1", "--locked"]);
-    let metadata: Metadata =
-        serde_json::from_str(&process::capture(&mut command)?).context("cargo metadata")?;
-    let wrong: Vec<String> = metadata
-        .packages
+        .args(["tree", "--workspace", "--locked"]);
+    command.args(["--prefix", "none", "--format", "{p}\t{l}\t"]);
+    let said = process::capture(&mut command)?;
+    let packages: BTreeSet<Package> = said.lines().filter_map(parse).collect();
+    let wrong: Vec<String> = packages
         .iter()
         .filter_map(|package| fault(package, &allowed, &banned))
         .collect();
@@ -46,24 +43,38 @@ pub(crate) fn run() -> Result<()> {
     }
     println!(
         "{} crates have licences and sources that we take",
-        metadata.packages.len()
+        packages.len()
     );
     Ok(())
 }
 
+/// `NAME vVERSION (proc-macro) (SOURCE)`, then the licence between tabs.
+fn parse(line: &str) -> Option<Package> {
+    let mut columns = line.split('\t');
+    let (package, licence) = (columns.next()?, columns.next()?);
+    let mut words = package.split_whitespace();
+    let (name, version) = (words.next()?, words.next()?);
+    let source = words.find(|word| *word != "(proc-macro)");
+    Some(Package {
+        name: name.to_owned(),
+        version: version.trim_start_matches('v').to_owned(),
+        licence: licence.to_owned(),
+        source: source.map(|word| word.trim_matches(['(', ')']).to_owned()),
+    })
+}
+
 fn fault(package: &Package, allowed: &[String], banned: &[String]) -> Option<String> {
-    let source = package.source.as_deref()?;
     let name = format!("{} {}", package.name, package.version);
-    if !source.starts_with("registry+") {
-        return Some(format!("{name}: comes from {source}"));
+    if let Some(source) = &package.source {
+        // A path is of this tree, or of the copy of a dependency that this tree carries.
+        let ours = Path::new(source).starts_with(workspace::root());
+        return (!ours).then(|| format!("{name}: comes from {source}"));
     }
     if banned.contains(&package.name) {
         return Some(format!("{name}: banned in deny.toml"));
     }
-    let Some(licence) = &package.license else {
-        return Some(format!("{name}: no licence"));
-    };
-    (!satisfied(licence, allowed)).then(|| format!("{name}: {licence}"))
+    let good = satisfied(&package.licence, allowed);
+    (!good).then(|| format!("{name}: licence {:?}", package.licence))
 }
 
 /// An SPDX expression: of `OR` one side, of `AND` both; older crates write `/` for `OR`.
@@ -157,7 +168,7 @@ fn list(text: &str, table: &str, key: &str) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Package, fault, list, satisfied};
+    use super::{fault, list, parse, satisfied};
 
     fn allowed() -> Vec<String> {
         [
@@ -199,17 +210,16 @@ mod tests {
 
     #[test]
     fn a_crate_from_a_repository_or_a_banned_one_is_a_fault() {
-        let package = |name: &str, source: &str| Package {
-            name: name.to_owned(),
-            version: "1.0.0".to_owned(),
-            license: Some("MIT".to_owned()),
-            source: Some(source.to_owned()),
-        };
-        let banned = ["bad".to_owned()];
-        let of = |package: &Package| fault(package, &allowed(), &banned);
-        assert_eq!(of(&package("good", "registry+x")), None);
-        assert!(of(&package("bad", "registry+x")).is_some());
-        assert!(of(&package("good", "git+x")).is_some());
+        let of = |line: &str| fault(&parse(line).unwrap(), &allowed(), &["bad".to_owned()]);
+        assert_eq!(of("good v1.0.0\tMIT\t"), None);
+        assert_eq!(of("good v1.0.0 (proc-macro)\tMIT\t (*)"), None);
+        for line in [
+            "bad v1.0.0\tMIT\t",
+            "good v1.0.0\t\t",
+            "good v1.0.0 (https://x#1)\tMIT\t",
+        ] {
+            assert!(of(line).is_some(), "{line}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn source_faults(file: &Path, text: &str) -> Vec<String> {
         return Vec::new();
     }
     let mut wrong = Vec::new();
-    if !text.trim_start().starts_with("//!") {
+    if !has_header(file, text) {
         wrong.push(format!(
             "{name}: no `//!` header with the file's one reason to change"
         ));
@@ -98,6 +98,13 @@ fn source_faults(file: &Path, text: &str) -> Vec<String> {
         ));
     }
     wrong
+}
+
+/// Tests beside their subject (`tests.rs`) share its reason to change.
+fn has_header(file: &Path, text: &str) -> bool {
+    let plain = |line: &&str| line.is_empty() || line.starts_with("// ");
+    let first = text.lines().find(|line| !plain(line));
+    first.is_some_and(|line| line.starts_with("//!")) || file.ends_with("tests.rs")
 }
 
 /// Generated files say so in their first lines, or lie in a directory of that name.
@@ -140,6 +147,14 @@ mod tests {
     #[test]
     fn a_source_file_has_a_header_a_bound_and_a_name() {
         assert_eq!(faults("a/src/lib.rs", "//! Why.\n"), 0);
+        assert_eq!(
+            faults(
+                "a/src/lib.rs",
+                "// SPDX-License-Identifier: MIT\n\n//! Why.\n"
+            ),
+            0
+        );
+        assert_eq!(faults("a/src/tests.rs", "use super::*;\n"), 0);
         assert_eq!(faults("a/src/lib.rs", "fn main() {}\n"), 1);
         assert_eq!(faults("a/src/utils.rs", "//! Why.\n"), 1);
         assert_eq!(faults("a/src/utils/b.rs", "//! Why.\n"), 1);
