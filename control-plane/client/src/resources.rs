@@ -7,6 +7,9 @@ macro_rules! resources {
         $($(#[$doc])* pub const $name: Resource = Resource {
             group: $group, version: $version, plural: $plural, kind: $kind, scope: Scope::$scope,
         };)*
+
+        /// Every resource named here.
+        pub const ALL: &[Resource] = &[$($name),*];
     };
 }
 

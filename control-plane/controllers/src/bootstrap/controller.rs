@@ -1,0 +1,202 @@
+//! Creates the system objects and keeps the API server's endpoints true.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use control_plane_client::resources::{ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, SERVICES};
+use control_plane_client::{Change, Informer, ObjectKey, Resource, Subscription, WorkQueue};
+use proto_api::types::core::v1::{Endpoints, Namespace, Service};
+use proto_api::types::discovery::v1::EndpointSlice;
+use serde_json::Value;
+use tracing::warn;
+
+use super::objects::{self, API_NAME, API_NAMESPACE, DNS_NAME, DNS_NAMESPACE};
+use crate::context::{Context, ReconcileError, failed};
+use crate::runner::{Next, Reconciler};
+
+/// One system object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum System {
+    Namespace(&'static str),
+    ApiService,
+    ApiSlice,
+    ApiEndpoints,
+    DnsService,
+}
+
+pub(crate) struct BootstrapController {
+    context: Context,
+    namespaces: Arc<Informer<Namespace>>,
+    services: Arc<Informer<Service>>,
+    slices: Arc<Informer<EndpointSlice>>,
+    endpoints: Arc<Informer<Endpoints>>,
+    _subscriptions: [Subscription; 4],
+}
+
+impl BootstrapController {
+    pub(crate) async fn start(context: Context) -> (Arc<Self>, WorkQueue<System>) {
+        let namespaces = context.informers.of::<Namespace>();
+        let services = context.informers.of::<Service>();
+        let slices = context.informers.of::<EndpointSlice>();
+        let endpoints = context.informers.of::<Endpoints>();
+        namespaces.synced().await;
+        services.synced().await;
+        slices.synced().await;
+        endpoints.synced().await;
+        let queue = WorkQueue::new();
+        let wake = queue.clone();
+        let on_namespace = namespaces.subscribe(move |change| {
+            if let Change::Deleted(namespace) = change {
+                let name = objects::NAMESPACES
+                    .into_iter()
+                    .find(|name| **name == *namespace.key.name);
+                name.into_iter()
+                    .for_each(|name| wake.add(System::Namespace(name)));
+            }
+        });
+        let wake = queue.clone();
+        let on_service = services.subscribe(move |change| {
+            let key = &change.object().key;
+            match (&*key.namespace, &*key.name) {
+                (API_NAMESPACE, API_NAME) => wake.add(System::ApiService),
+                (DNS_NAMESPACE, DNS_NAME) => wake.add(System::DnsService),
+                _ => {}
+            }
+        });
+        let is_api = |key: &ObjectKey| (&*key.namespace, &*key.name) == (API_NAMESPACE, API_NAME);
+        let wake = queue.clone();
+        let on_slice = slices.subscribe(move |change| {
+            if is_api(&change.object().key) {
+                wake.add(System::ApiSlice);
+            }
+        });
+        let wake = queue.clone();
+        let on_endpoints = endpoints.subscribe(move |change| {
+            if is_api(&change.object().key) {
+                wake.add(System::ApiEndpoints);
+            }
+        });
+        let subscriptions = [on_namespace, on_service, on_slice, on_endpoints];
+        let controller = Self {
+            context,
+            namespaces,
+            services,
+            slices,
+            endpoints,
+            _subscriptions: subscriptions,
+        };
+        for system in controller.all_keys() {
+            queue.add(system);
+        }
+        (Arc::new(controller), queue)
+    }
+
+    async fn create(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        body: Value,
+    ) -> Result<Next, ReconcileError> {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        let key = ObjectKey::new(namespace, name);
+        match self.context.api().create(resource, namespace, body).await {
+            Ok(_) => Ok(Next::Done),
+            Err(error) if error.is_already_exists() => Ok(Next::Done),
+            Err(error) => Err(failed("create", resource, &key)(error)),
+        }
+    }
+
+    /// Creates a Service; one that is there with another address is left alone and complained of.
+    async fn service(&self, namespace: &str, body: Value) -> Result<Next, ReconcileError> {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        let wanted = body["spec"]["clusterIP"].as_str().unwrap_or_default();
+        match self.services.get(&ObjectKey::new(namespace, name)) {
+            None => self.create(SERVICES, namespace, body).await,
+            Some(present) => {
+                let ip = present
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.cluster_ip.as_deref());
+                if ip != Some(wanted) {
+                    warn!(service = %present.key, ?ip, wanted, "system service has another address");
+                }
+                Ok(Next::Done)
+            }
+        }
+    }
+
+    async fn slice(&self) -> Result<Next, ReconcileError> {
+        let wanted = objects::api_slice(&self.context.config);
+        let Some(present) = self.slices.get(&ObjectKey::new(API_NAMESPACE, API_NAME)) else {
+            return self.create(ENDPOINT_SLICES, API_NAMESPACE, wanted).await;
+        };
+        let decoded: EndpointSlice =
+            serde_json::from_value(wanted.clone()).map_err(|source| ReconcileError::Encode {
+                what: "EndpointSlice",
+                source,
+            })?;
+        if present.endpoints != decoded.endpoints || present.ports != decoded.ports {
+            self.context.patch_seen(&present, wanted).await?;
+        }
+        Ok(Next::Done)
+    }
+
+    async fn api_endpoints(&self) -> Result<Next, ReconcileError> {
+        let wanted = objects::api_endpoints(&self.context.config);
+        let Some(present) = self.endpoints.get(&ObjectKey::new(API_NAMESPACE, API_NAME)) else {
+            return self.create(ENDPOINTS, API_NAMESPACE, wanted).await;
+        };
+        let decoded: Endpoints =
+            serde_json::from_value(wanted.clone()).map_err(|source| ReconcileError::Encode {
+                what: "Endpoints",
+                source,
+            })?;
+        if present.subsets != decoded.subsets {
+            self.context.patch_seen(&present, wanted).await?;
+        }
+        Ok(Next::Done)
+    }
+}
+
+#[async_trait]
+impl Reconciler for BootstrapController {
+    type Key = System;
+    const NAME: &'static str = "bootstrap";
+    const WORKERS: usize = 1;
+
+    async fn reconcile(&self, key: &System) -> Result<Next, ReconcileError> {
+        let config = &self.context.config;
+        match key {
+            System::Namespace(name) => {
+                if self.namespaces.get(&ObjectKey::new("", *name)).is_some() {
+                    return Ok(Next::Done);
+                }
+                self.create(NAMESPACES, "", objects::namespace(name)).await
+            }
+            System::ApiService => {
+                self.service(API_NAMESPACE, objects::api_service(config))
+                    .await
+            }
+            System::DnsService => {
+                self.service(DNS_NAMESPACE, objects::dns_service(config))
+                    .await
+            }
+            System::ApiSlice => self.slice().await,
+            System::ApiEndpoints => self.api_endpoints().await,
+        }
+    }
+
+    fn all_keys(&self) -> Vec<System> {
+        let rest = [
+            System::ApiService,
+            System::ApiSlice,
+            System::ApiEndpoints,
+            System::DnsService,
+        ];
+        objects::NAMESPACES
+            .into_iter()
+            .map(System::Namespace)
+            .chain(rest)
+            .collect()
+    }
+}

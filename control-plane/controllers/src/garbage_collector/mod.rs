@@ -1,0 +1,7 @@
+//! Dependents follow their owners: background, foreground and orphaned deletion by `ownerReferences`.
+
+mod controller;
+mod graph;
+mod plan;
+
+pub(crate) use controller::GarbageCollector;

@@ -1,0 +1,6 @@
+//! ReplicaSet: as many pods of one template as asked for.
+
+mod controller;
+mod plan;
+
+pub(crate) use controller::ReplicaSetController;
