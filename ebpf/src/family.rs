@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! IPv4 and IPv6 behind one trait: changes when a family's keys or header layout change.
+//! IPv4 and IPv6 behind one trait: changes when a family's keys change.
 //!
 //! The packet path is written once over [`Family`] and compiled for each, so a program carries no
 //! branch on the family behind its first look at the packet.
 
-use ebpf_abi::{
-    addr::{self, Addr},
-    conntrack::{Ct4Key, Ct6Key},
-    frontend::{Fe4Key, Fe6Key},
+use ebpf_abi::conntrack::{Ct4Key, Ct6Key};
+use zerocopy::transmute;
+
+use crate::{
+    checksum,
+    words::{self, AddrWords, PortWord},
 };
 
-/// Source, destination, ports and protocol of a packet. Addresses and ports in network order.
+/// Source, destination, ports and protocol of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple<A> {
     /// Source address.
@@ -18,33 +20,24 @@ pub struct Tuple<A> {
     /// Destination address.
     pub dst: A,
     /// Source port.
-    pub sport: [u8; 2],
+    pub sport: PortWord,
     /// Destination port.
-    pub dport: [u8; 2],
+    pub dport: PortWord,
     /// IP protocol number.
     pub proto: u8,
 }
 
 /// What differs between IPv4 and IPv6.
 pub trait Family {
-    /// An address in network order.
-    type Addr: Copy + Eq;
-    /// Key of the frontend map.
-    type FeKey: Copy;
+    /// An address in words.
+    type Addr: Copy + Eq + 'static;
     /// Key of the conntrack map.
     type CtKey: Copy;
 
-    /// True for IPv4.
-    const V4: bool;
-    /// Offset of the source address in the IP header; the destination follows it.
-    const SRC_OFFSET: usize;
-
-    /// The 16-byte form.
-    fn widen(addr: &Self::Addr) -> Addr;
-    /// Back from the 16-byte form of this family; `None` for the other family.
-    fn narrow(addr: &Addr) -> Option<Self::Addr>;
-    /// Key of a frontend; the wildcard has port 0 and protocol 0.
-    fn fe_key(vip: &Self::Addr, port: [u8; 2], proto: u8) -> Self::FeKey;
+    /// The form that is common to both.
+    fn widen(addr: &Self::Addr) -> AddrWords;
+    /// Back from the common form; `None` for an address of the other family.
+    fn narrow(addr: &AddrWords) -> Option<Self::Addr>;
     /// Key of a flow; `dir` is `CT_FORWARD` or `CT_REVERSE`.
     fn ct_key(tuple: &Tuple<Self::Addr>, dir: u8) -> Self::CtKey;
     /// The tuple and direction of a key.
@@ -62,35 +55,21 @@ pub enum V4 {}
 pub enum V6 {}
 
 impl Family for V4 {
-    type Addr = [u8; 4];
-    type FeKey = Fe4Key;
+    type Addr = u32;
     type CtKey = Ct4Key;
 
-    const V4: bool = true;
-    const SRC_OFFSET: usize = 12;
-
     #[inline(always)]
-    fn widen(addr: &[u8; 4]) -> Addr {
-        addr::from_v4(*addr)
+    fn widen(addr: &u32) -> AddrWords {
+        words::from_v4(*addr)
     }
 
     #[inline(always)]
-    fn narrow(addr: &Addr) -> Option<[u8; 4]> {
-        addr::is_v4(addr).then(|| addr::low_v4(addr))
+    fn narrow(addr: &AddrWords) -> Option<u32> {
+        words::as_v4(addr)
     }
 
     #[inline(always)]
-    fn fe_key(vip: &[u8; 4], port: [u8; 2], proto: u8) -> Fe4Key {
-        Fe4Key {
-            vip: *vip,
-            port,
-            proto,
-            pad: 0,
-        }
-    }
-
-    #[inline(always)]
-    fn ct_key(tuple: &Tuple<[u8; 4]>, dir: u8) -> Ct4Key {
+    fn ct_key(tuple: &Tuple<u32>, dir: u8) -> Ct4Key {
         let Tuple {
             src,
             dst,
@@ -99,10 +78,10 @@ impl Family for V4 {
             proto,
         } = *tuple;
         Ct4Key {
-            src,
-            dst,
-            sport,
-            dport,
+            src: transmute!(src),
+            dst: transmute!(dst),
+            sport: words::port_bytes(sport),
+            dport: words::port_bytes(dport),
             proto,
             dir,
             pad: [0; 2],
@@ -110,7 +89,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn ct_tuple(key: &Ct4Key) -> (Tuple<[u8; 4]>, u8) {
+    fn ct_tuple(key: &Ct4Key) -> (Tuple<u32>, u8) {
         let Ct4Key {
             src,
             dst,
@@ -120,54 +99,41 @@ impl Family for V4 {
             dir,
             pad: _,
         } = *key;
-        (
-            Tuple {
-                src,
-                dst,
-                sport,
-                dport,
-                proto,
-            },
-            dir,
-        )
+        let tuple = Tuple {
+            src: transmute!(src),
+            dst: transmute!(dst),
+            sport: words::port(sport),
+            dport: words::port(dport),
+            proto,
+        };
+        (tuple, dir)
     }
 
     #[inline(always)]
-    fn addr_diff(old: &[u8; 4], new: &[u8; 4]) -> u32 {
-        crate::checksum::diff(old, new)
+    fn addr_diff(old: &u32, new: &u32) -> u32 {
+        checksum::diff(&[*old], &[*new])
     }
 }
 
 impl Family for V6 {
-    type Addr = [u8; 16];
-    type FeKey = Fe6Key;
+    type Addr = AddrWords;
     type CtKey = Ct6Key;
 
-    const V4: bool = false;
-    const SRC_OFFSET: usize = 8;
-
     #[inline(always)]
-    fn widen(addr: &[u8; 16]) -> Addr {
+    fn widen(addr: &AddrWords) -> AddrWords {
         *addr
     }
 
     #[inline(always)]
-    fn narrow(addr: &Addr) -> Option<[u8; 16]> {
-        (!addr::is_v4(addr)).then_some(*addr)
-    }
-
-    #[inline(always)]
-    fn fe_key(vip: &[u8; 16], port: [u8; 2], proto: u8) -> Fe6Key {
-        Fe6Key {
-            vip: *vip,
-            port,
-            proto,
-            pad: [0; 5],
+    fn narrow(addr: &AddrWords) -> Option<AddrWords> {
+        match words::as_v4(addr) {
+            Some(_) => None,
+            None => Some(*addr),
         }
     }
 
     #[inline(always)]
-    fn ct_key(tuple: &Tuple<[u8; 16]>, dir: u8) -> Ct6Key {
+    fn ct_key(tuple: &Tuple<AddrWords>, dir: u8) -> Ct6Key {
         let Tuple {
             src,
             dst,
@@ -176,10 +142,10 @@ impl Family for V6 {
             proto,
         } = *tuple;
         Ct6Key {
-            src,
-            dst,
-            sport,
-            dport,
+            src: words::to_bytes(src),
+            dst: words::to_bytes(dst),
+            sport: words::port_bytes(sport),
+            dport: words::port_bytes(dport),
             proto,
             dir,
             pad: [0; 2],
@@ -187,7 +153,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn ct_tuple(key: &Ct6Key) -> (Tuple<[u8; 16]>, u8) {
+    fn ct_tuple(key: &Ct6Key) -> (Tuple<AddrWords>, u8) {
         let Ct6Key {
             src,
             dst,
@@ -197,20 +163,18 @@ impl Family for V6 {
             dir,
             pad: _,
         } = *key;
-        (
-            Tuple {
-                src,
-                dst,
-                sport,
-                dport,
-                proto,
-            },
-            dir,
-        )
+        let tuple = Tuple {
+            src: words::from_bytes(src),
+            dst: words::from_bytes(dst),
+            sport: words::port(sport),
+            dport: words::port(dport),
+            proto,
+        };
+        (tuple, dir)
     }
 
     #[inline(always)]
-    fn addr_diff(old: &[u8; 16], new: &[u8; 16]) -> u32 {
-        crate::checksum::diff(old, new)
+    fn addr_diff(old: &AddrWords, new: &AddrWords) -> u32 {
+        checksum::diff(old, new)
     }
 }

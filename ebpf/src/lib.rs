@@ -10,3 +10,4 @@ pub mod conntrack;
 pub mod family;
 pub mod packet;
 pub mod select;
+pub mod words;

@@ -11,7 +11,7 @@ use crate::addr::Addr;
 
 /// Key of `ct4`: the packet's tuple before translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Ct4Key {
     /// Network order.
     pub src: [u8; 4],
@@ -28,11 +28,11 @@ pub struct Ct4Key {
     /// Always zero.
     pub pad: [u8; 2],
 }
-super::layout!(Ct4Key, size 16, align 1);
+super::layout!(Ct4Key, size 16, align 8);
 
 /// Key of `ct6`: the packet's tuple before translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Ct6Key {
     /// Network order.
     pub src: [u8; 16],
@@ -49,7 +49,7 @@ pub struct Ct6Key {
     /// Always zero.
     pub pad: [u8; 2],
 }
-super::layout!(Ct6Key, size 40, align 1);
+super::layout!(Ct6Key, size 40, align 8);
 
 /// Client to VIP.
 pub const CT_FORWARD: u8 = 0;
@@ -66,11 +66,10 @@ pub struct CtEntry {
     pub packets: u64,
     /// Bytes of this direction, from the Ethernet header on.
     pub bytes: u64,
-    /// `CLOCK_MONOTONIC` in seconds of the last packet of this direction.
-    pub last_s: u32,
     /// `CT_*` bits. Bits are only ever added, so the order in which two CPUs add them does not
-    /// matter; both entries of a flow get the bits of either direction.
-    pub flags: u32,
+    /// matter; both entries of a flow get the bits of either direction. A 64-bit word, since that
+    /// is what the compiler's atomic instructions take.
+    pub flags: u64,
     /// New destination (forward: the backend), new source (reverse: the VIP).
     pub nat_addr: Addr,
     /// With [`CT_HAIRPIN`] the other address: new source (forward: the hairpin address), new
@@ -82,20 +81,22 @@ pub struct CtEntry {
     pub backend: u32,
     /// Generation of the backend at the choice.
     pub backend_generation: u32,
+    /// `CLOCK_MONOTONIC` in seconds of the last packet of this direction.
+    pub last_s: u32,
     /// New destination port (forward), new source port (reverse); network order.
     pub nat_port: [u8; 2],
     /// Always zero.
-    pub pad: [u8; 2],
+    pub pad: [u8; 6],
 }
-super::layout!(CtEntry, size 72, align 8);
+super::layout!(CtEntry, size 80, align 8);
 
 /// The service sent a pod to itself: both addresses are rewritten.
-pub const CT_HAIRPIN: u32 = 1 << 0;
+pub const CT_HAIRPIN: u64 = 1 << 0;
 /// A packet of the backend was seen.
-pub const CT_ANSWERED: u32 = 1 << 1;
+pub const CT_ANSWERED: u64 = 1 << 1;
 /// TCP: FIN seen from the client.
-pub const CT_FIN_FORWARD: u32 = 1 << 2;
+pub const CT_FIN_FORWARD: u64 = 1 << 2;
 /// TCP: FIN seen from the backend.
-pub const CT_FIN_REVERSE: u32 = 1 << 3;
+pub const CT_FIN_REVERSE: u64 = 1 << 3;
 /// TCP: RST seen from either side.
-pub const CT_RST: u32 = 1 << 4;
+pub const CT_RST: u64 = 1 << 4;

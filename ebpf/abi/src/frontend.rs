@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Key of `fe4`. The wildcard of a known VIP has port 0 and protocol 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Fe4Key {
     /// Network order.
     pub vip: [u8; 4],
@@ -16,11 +16,11 @@ pub struct Fe4Key {
     /// Always zero.
     pub pad: u8,
 }
-super::layout!(Fe4Key, size 8, align 1);
+super::layout!(Fe4Key, size 8, align 8);
 
 /// Key of `fe6`. The wildcard of a known VIP has port 0 and protocol 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Fe6Key {
     /// Network order.
     pub vip: [u8; 16],
@@ -31,7 +31,7 @@ pub struct Fe6Key {
     /// Always zero.
     pub pad: [u8; 5],
 }
-super::layout!(Fe6Key, size 24, align 1);
+super::layout!(Fe6Key, size 24, align 8);
 
 /// Value of `fe4` and `fe6`; eight bytes, so that one load reads all of it (a preallocated hash
 /// element may be reused while a reader still holds it).

@@ -8,6 +8,9 @@
 //! address tells its own family. Padding is explicit and always zero: hash keys are compared
 //! byte by byte.
 //!
+//! Keys and values are aligned to words although their fields are bytes: a BPF program reads
+//! bytes of unknown alignment one by one.
+//!
 //! A type here is proved to hold no hidden padding (zerocopy's derive refuses it) and its size
 //! and alignment are asserted. Whatever changes a layout or a meaning raises [`ABI_VERSION`].
 #![no_std]

@@ -11,7 +11,7 @@ pub const PICK_OFFSET: usize = 14;
 pub const PICK_PACKET_LEN: usize = PICK_OFFSET + size_of::<PickRun>();
 
 /// Choices in one run of the program; raise the repeat count of the test run for more.
-pub const PICKS_PER_RUN: u32 = 64;
+pub const PICKS_PER_RUN: u32 = 16;
 
 /// In: `svc`. Out: the counts, added to what was there.
 #[derive(
@@ -23,9 +23,9 @@ pub struct PickRun {
     pub picked: u64,
     /// Choices on an empty set.
     pub empty: u64,
-    /// Choices whose backend is free or removed, or belongs to another service.
+    /// Choices whose backend is free, or not of the set that was published before and after.
     pub wrong: u64,
-    /// Choices that found no slot or no backend behind an index.
+    /// Choices that found no slot or backend behind an index, or one of another service.
     pub inconsistent: u64,
     /// Index into `svc`.
     pub svc: u32,

@@ -116,7 +116,7 @@ super::layout!(Slot, size 8, align 8);
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Backend {
     /// Where it listens.
     pub addr: Addr,
@@ -133,7 +133,7 @@ pub struct Backend {
     /// Reserved: node or zone of the backend.
     pub node: u32,
 }
-super::layout!(Backend, size 32, align 4);
+super::layout!(Backend, size 32, align 8);
 
 /// The id is free. Flows that recall it have lost their backend.
 pub const BE_FREE: u8 = 0;

@@ -10,7 +10,7 @@ use crate::addr::Addr;
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct SocketRecord {
     /// What the program asked for.
     pub vip: Addr,
@@ -25,7 +25,7 @@ pub struct SocketRecord {
     /// Generation of the backend at the choice.
     pub backend_generation: u32,
 }
-super::layout!(SocketRecord, size 32, align 4);
+super::layout!(SocketRecord, size 32, align 8);
 
 /// The record counts in `be_load.in_flight`.
 pub const SOCKET_COUNTED: u16 = 1 << 0;
@@ -49,7 +49,7 @@ super::layout!(UdpKey, size 32, align 8);
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct UdpFrontend {
     /// What the program sent to.
     pub vip: Addr,
@@ -60,11 +60,11 @@ pub struct UdpFrontend {
     /// Index into `svc`.
     pub svc: u32,
 }
-super::layout!(UdpFrontend, size 24, align 4);
+super::layout!(UdpFrontend, size 24, align 8);
 
 /// Key of `aff`: a client and a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct AffinityKey {
     /// [`CLIENT_NETNS`]: the network namespace's cookie in bytes 0..8 (host order), then zero.
     /// [`CLIENT_ADDR`]: its address.
@@ -74,7 +74,7 @@ pub struct AffinityKey {
     /// `CLIENT_*`.
     pub kind: u32,
 }
-super::layout!(AffinityKey, size 24, align 4);
+super::layout!(AffinityKey, size 24, align 8);
 
 /// A pod or the host of this node, by network namespace: the same key in the socket and the
 /// packet path.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! `fe4`, `fe6`, `svc`, `slot`, `be`, `be_load`, `aff`: the kernel's maps behind the library's
+//! `fe4`, `fe6`, `svc`, `slot`, `aff`, and `be` by way of its own module: the kernel's maps behind the library's
 //! [`ServiceMaps`].
 
 use core::ptr::read_volatile;
@@ -7,21 +7,27 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, HashMap, LruHashMap},
-    helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
+    helpers::bpf_get_prandom_u32,
     macros::btf_map,
 };
 use ebpf::{
-    family::{V4, V6},
+    family::{Family, V4, V6},
     select::{Frontdoor, Service as ServiceWords, ServiceMaps, frontdoor},
+    words::{self, AddrWords, PortWord},
 };
 use ebpf_abi::{
     frontend::{Fe4Key, Fe6Key, Frontend},
     map,
-    service::{Backend, BackendLoad, Service, Slot},
+    service::{Backend, Service, Slot},
     socket::{Affinity, AffinityKey},
 };
 
-use crate::atomic;
+use zerocopy::transmute;
+
+use crate::{
+    backend_maps::{self, load},
+    clock,
+};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
@@ -37,12 +43,6 @@ static SVC: Array<Service, { map::SVC.entries as usize }, MMAPABLE> = Array::new
 #[btf_map(name = "slot")]
 static SLOT: Array<Slot, { map::SLOT.entries as usize }, MMAPABLE> = Array::new();
 
-#[btf_map(name = "be")]
-static BE: Array<Backend, { map::BE.entries as usize }, MMAPABLE> = Array::new();
-
-#[btf_map(name = "be_load")]
-static BE_LOAD: Array<BackendLoad, { map::BE_LOAD.entries as usize }, MMAPABLE> = Array::new();
-
 #[btf_map(name = "aff")]
 static AFF: LruHashMap<AffinityKey, Affinity, { map::AFF.entries as usize }> = LruHashMap::new();
 
@@ -51,40 +51,35 @@ static AFF: LruHashMap<AffinityKey, Affinity, { map::AFF.entries as usize }> = L
 pub(crate) struct KernelMaps;
 
 /// Frontends of one family.
-pub(crate) trait Frontends {
+pub(crate) trait Frontends: Family {
     /// What (vip, port, protocol) is.
-    fn frontdoor(vip: &Self::Addr, port: [u8; 2], proto: u8) -> Frontdoor
-    where
-        Self: ebpf::family::Family;
+    fn frontdoor(vip: &Self::Addr, port: PortWord, proto: u8) -> Frontdoor;
 }
 
 impl Frontends for V4 {
     #[inline(always)]
-    fn frontdoor(vip: &[u8; 4], port: [u8; 2], proto: u8) -> Frontdoor {
-        let key = Fe4Key {
-            vip: *vip,
-            port,
+    fn frontdoor(vip: &u32, port: PortWord, proto: u8) -> Frontdoor {
+        let mut key = Fe4Key {
+            vip: transmute!(*vip),
+            port: words::port_bytes(port),
             proto,
             pad: 0,
         };
-        frontdoor(frontend(FE4.get_ptr(&key)), || {
-            let wildcard = Fe4Key {
-                vip: *vip,
-                port: [0; 2],
-                proto: 0,
-                pad: 0,
-            };
-            frontend(FE4.get_ptr(&wildcard))
+        let exact = frontend(FE4.get_ptr(&key));
+        frontdoor(exact, || {
+            key.port = [0; 2];
+            key.proto = 0;
+            frontend(FE4.get_ptr(&key))
         })
     }
 }
 
 impl Frontends for V6 {
     #[inline(always)]
-    fn frontdoor(vip: &[u8; 16], port: [u8; 2], proto: u8) -> Frontdoor {
+    fn frontdoor(vip: &AddrWords, port: PortWord, proto: u8) -> Frontdoor {
         let mut key = Fe6Key {
-            vip: *vip,
-            port,
+            vip: words::to_bytes(*vip),
+            port: words::port_bytes(port),
             proto,
             pad: [0; 5],
         };
@@ -113,14 +108,6 @@ fn frontend(value: Option<*const Frontend>) -> Option<Frontend> {
 /// An element of `svc`.
 #[derive(Clone, Copy)]
 pub(crate) struct ServiceElement(*const Service);
-
-/// One field of an array's element by one load: user space writes it while we read.
-macro_rules! load {
-    ($element:expr, $field:ident) => {
-        // SAFETY: the pointer comes from an array lookup, so it is aligned and stays mapped.
-        unsafe { read_volatile(&raw const (*$element).$field) }
-    };
-}
 
 impl ServiceWords for ServiceElement {
     #[inline(always)]
@@ -171,7 +158,7 @@ impl ServiceMaps for KernelMaps {
 
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<Backend> {
-        BE.get(index).copied()
+        backend_maps::backend(index)
     }
 
     #[inline(always)]
@@ -195,35 +182,6 @@ impl ServiceMaps for KernelMaps {
 
     #[inline(always)]
     fn now_s(&self) -> u32 {
-        // SAFETY: the helper has no condition. Coarse: a tick (at most 10 ms) old, half the cost.
-        let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
-        (now_ns / 1_000_000_000) as u32
+        clock::now_s()
     }
-}
-
-/// Counts a connection or flow that begins at a backend.
-#[inline(always)]
-pub(crate) fn flow_opened(backend: u32) {
-    let Some(load) = BE_LOAD.get_ptr_mut(backend) else {
-        return;
-    };
-    // SAFETY: an element of an array, aligned to 8; the programs change it atomically only.
-    unsafe { atomic::add((&raw mut (*load).in_flight).cast(), 1) };
-    // SAFETY: as above.
-    unsafe { atomic::add(&raw mut (*load).opened, 1) };
-}
-
-/// Counts a connection or flow that ends, if the backend's id is still the one it began with: the
-/// agent has zeroed the counters of an id that it gave away.
-#[inline(always)]
-pub(crate) fn flow_ended(backend: u32, generation: u32) {
-    match BE.get_ptr(backend) {
-        Some(now) if load!(now, generation) == generation => {}
-        _ => return,
-    }
-    let Some(load) = BE_LOAD.get_ptr_mut(backend) else {
-        return;
-    };
-    // SAFETY: an element of an array, aligned to 8; the programs change it atomically only.
-    unsafe { atomic::add((&raw mut (*load).in_flight).cast(), u64::MAX) };
 }

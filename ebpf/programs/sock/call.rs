@@ -12,13 +12,10 @@ use aya_ebpf::{
 use ebpf::{
     packet::{PROTO_TCP, PROTO_UDP},
     select::Client,
+    words::{self, AddrWords, PortWord},
 };
-use ebpf_abi::{
-    addr::{self, Addr},
-    config::FLAG_SET_RETVAL,
-    counter::DropReason,
-    socket::CLIENT_NETNS,
-};
+use ebpf_abi::{config::FLAG_SET_RETVAL, counter::DropReason, socket::CLIENT_NETNS};
+use zerocopy::transmute;
 
 use crate::{count, rodata::config};
 
@@ -88,52 +85,44 @@ impl<'a> Call<'a> {
 
     /// The address of the call: whom it connects or sends to, or whom it received from.
     #[inline(always)]
-    pub(crate) fn addr(&self) -> Addr {
+    pub(crate) fn addr(&self) -> AddrWords {
         match self.hook {
-            Hook::V4 => addr::from_v4(field!(self.ctx, user_ip4).to_ne_bytes()),
-            Hook::V6 => {
-                let [a, b, c, d] = [
-                    field!(self.ctx, user_ip6[0]).to_ne_bytes(),
-                    field!(self.ctx, user_ip6[1]).to_ne_bytes(),
-                    field!(self.ctx, user_ip6[2]).to_ne_bytes(),
-                    field!(self.ctx, user_ip6[3]).to_ne_bytes(),
-                ];
-                [
-                    a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0],
-                    d[1], d[2], d[3],
-                ]
-            }
+            Hook::V4 => words::from_v4(field!(self.ctx, user_ip4)),
+            Hook::V6 => [
+                field!(self.ctx, user_ip6[0]),
+                field!(self.ctx, user_ip6[1]),
+                field!(self.ctx, user_ip6[2]),
+                field!(self.ctx, user_ip6[3]),
+            ],
         }
     }
 
-    /// The port of the call, network order.
+    /// The port of the call.
     #[inline(always)]
-    pub(crate) fn port(&self) -> [u8; 2] {
-        (field!(self.ctx, user_port) as u16).to_ne_bytes()
+    pub(crate) fn port(&self) -> PortWord {
+        field!(self.ctx, user_port) as PortWord
     }
 
     /// Gives the call another address; `false`, and nothing written, if the hook's family cannot
     /// hold it.
     #[inline(always)]
-    pub(crate) fn set(&self, to: &Addr, port: [u8; 2]) -> bool {
+    pub(crate) fn set(&self, to: &AddrWords, port: PortWord) -> bool {
         let ctx = self.ctx.sock_addr;
         match self.hook {
             Hook::V4 => {
-                if !addr::is_v4(to) {
+                let Some(v4) = words::as_v4(to) else {
                     return false;
-                }
-                write(ctx, word(to, 12), |ctx| &raw mut ctx.user_ip4);
+                };
+                write(ctx, v4, |ctx| &raw mut ctx.user_ip4);
             }
             Hook::V6 => {
-                write(ctx, word(to, 0), |ctx| &raw mut ctx.user_ip6[0]);
-                write(ctx, word(to, 4), |ctx| &raw mut ctx.user_ip6[1]);
-                write(ctx, word(to, 8), |ctx| &raw mut ctx.user_ip6[2]);
-                write(ctx, word(to, 12), |ctx| &raw mut ctx.user_ip6[3]);
+                write(ctx, to[0], |ctx| &raw mut ctx.user_ip6[0]);
+                write(ctx, to[1], |ctx| &raw mut ctx.user_ip6[1]);
+                write(ctx, to[2], |ctx| &raw mut ctx.user_ip6[2]);
+                write(ctx, to[3], |ctx| &raw mut ctx.user_ip6[3]);
             }
         }
-        write(ctx, u32::from(u16::from_ne_bytes(port)), |ctx| {
-            &raw mut ctx.user_port
-        });
+        write(ctx, u32::from(port), |ctx| &raw mut ctx.user_port);
         true
     }
 
@@ -161,15 +150,10 @@ impl<'a> Call<'a> {
     #[inline(always)]
     pub(crate) fn client(&self) -> Client {
         // SAFETY: the helper takes the context of this program type.
-        let cookie = unsafe { bpf_get_netns_cookie(self.ctx.sock_addr.cast()) }.to_ne_bytes();
-        let mut id = [0; 16];
-        let mut i = 0;
-        while i < 8 {
-            id[i] = cookie[i];
-            i += 1;
-        }
+        let cookie = unsafe { bpf_get_netns_cookie(self.ctx.sock_addr.cast()) };
+        let [low, high]: [u32; 2] = transmute!(cookie);
         Client {
-            id,
+            id: [low, high, 0, 0],
             kind: CLIENT_NETNS,
         }
     }
@@ -185,11 +169,6 @@ pub(crate) fn refuse(reason: DropReason) -> i32 {
         unsafe { bpf_set_retval(-ECONNREFUSED) };
     }
     DENY
-}
-
-#[inline(always)]
-const fn word(addr: &Addr, at: usize) -> u32 {
-    u32::from_ne_bytes([addr[at], addr[at + 1], addr[at + 2], addr[at + 3]])
 }
 
 #[inline(always)]

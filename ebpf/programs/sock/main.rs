@@ -15,6 +15,10 @@
 
 #[path = "../shared/atomic.rs"]
 mod atomic;
+#[path = "../shared/backend_maps.rs"]
+mod backend_maps;
+#[path = "../shared/clock.rs"]
+mod clock;
 #[path = "../shared/count.rs"]
 mod count;
 #[path = "../shared/rodata.rs"]

@@ -10,14 +10,16 @@ use aya_ebpf::{
     macros::btf_map,
     programs::SockContext,
 };
-use ebpf::select::Choice;
+use ebpf::{
+    select::Choice,
+    words::{self, AddrWords, PortWord},
+};
 use ebpf_abi::{
-    addr::Addr,
     counter::Metric,
     socket::{SOCKET_COUNTED, SocketRecord},
 };
 
-use crate::{call::Call, count, service_maps};
+use crate::{backend_maps, call::Call, count};
 
 #[btf_map(name = "sks")]
 static SKS: SkStorage<SocketRecord> = SkStorage::new();
@@ -38,7 +40,7 @@ pub(crate) fn get_or_create<'a>(call: &'a Call<'_>) -> Option<&'a mut SocketReco
 #[inline(always)]
 pub(crate) fn forget(record: &mut SocketRecord) {
     if record.flags & SOCKET_COUNTED != 0 {
-        service_maps::flow_ended(record.backend, record.backend_generation);
+        backend_maps::flow_ended(record.backend, record.backend_generation);
     }
     record.flags = 0;
     record.svc = 0;
@@ -48,20 +50,20 @@ pub(crate) fn forget(record: &mut SocketRecord) {
 #[inline(always)]
 pub(crate) fn remember(
     record: &mut SocketRecord,
-    vip: &Addr,
-    port: [u8; 2],
+    vip: &AddrWords,
+    port: PortWord,
     choice: &Choice,
     flags: u16,
 ) {
     forget(record);
-    record.vip = *vip;
-    record.port = port;
+    record.vip = words::to_bytes(*vip);
+    record.port = words::port_bytes(port);
     record.svc = choice.svc;
     record.backend = choice.backend;
     record.backend_generation = choice.generation;
     record.flags = flags;
     if flags & SOCKET_COUNTED != 0 {
-        service_maps::flow_opened(choice.backend);
+        backend_maps::flow_opened(choice.backend);
     }
 }
 

@@ -5,9 +5,9 @@ use aya_ebpf::{btf_maps::LruHashMap, macros::btf_map};
 use ebpf::{
     family::{V4, V6},
     select::{Choice, Chosen, Frontdoor, ServiceMaps as _, choose, still_there},
+    words::{self, AddrWords, PortWord},
 };
 use ebpf_abi::{
-    addr::{self, Addr},
     counter::{DropReason, Metric},
     frontend::Frontend,
     map,
@@ -104,20 +104,30 @@ pub(crate) fn receive(call: &Call<'_>) -> i32 {
         if let Some(record) = record::get(call)
             && record.flags & SOCKET_COUNTED != 0
         {
-            show(call, &record.vip, record.port, Metric::SocketReceive);
+            show(
+                call,
+                &words::from_bytes(record.vip),
+                words::port(record.port),
+                Metric::SocketReceive,
+            );
             return ALLOW;
         }
     }
     let key = UdpKey {
         cookie: call.cookie(),
-        addr: call.addr(),
-        port: call.port(),
+        addr: words::to_bytes(call.addr()),
+        port: words::port_bytes(call.port()),
         pad: [0; 6],
     };
     // SAFETY: copied at once; if the element is evicted meanwhile, the table was far too small
     // and this sender shows as another frontend of this node.
     if let Some(frontend) = unsafe { UDPREV.get(&key) }.copied() {
-        show(call, &frontend.vip, frontend.port, Metric::SocketReceive);
+        show(
+            call,
+            &words::from_bytes(frontend.vip),
+            words::port(frontend.port),
+            Metric::SocketReceive,
+        );
     }
     ALLOW
 }
@@ -128,24 +138,28 @@ pub(crate) fn peer_name(call: &Call<'_>) -> i32 {
     if let Some(record) = record::get(call)
         && record.flags & SOCKET_COUNTED != 0
     {
-        show(call, &record.vip, record.port, Metric::SocketPeerName);
+        show(
+            call,
+            &words::from_bytes(record.vip),
+            words::port(record.port),
+            Metric::SocketPeerName,
+        );
     }
     ALLOW
 }
 
 #[inline(always)]
-fn show(call: &Call<'_>, vip: &Addr, port: [u8; 2], metric: Metric) {
+fn show(call: &Call<'_>, vip: &AddrWords, port: PortWord, metric: Metric) {
     if call.set(vip, port) {
         count::counted(metric, 0);
     }
 }
 
 #[inline(always)]
-fn frontdoor(vip: &Addr, port: [u8; 2], proto: u8) -> Frontdoor {
-    if addr::is_v4(vip) {
-        V4::frontdoor(&addr::low_v4(vip), port, proto)
-    } else {
-        V6::frontdoor(vip, port, proto)
+fn frontdoor(vip: &AddrWords, port: PortWord, proto: u8) -> Frontdoor {
+    match words::as_v4(vip) {
+        Some(v4) => V4::frontdoor(&v4, port, proto),
+        None => V6::frontdoor(vip, port, proto),
     }
 }
 
@@ -165,10 +179,12 @@ fn chosen(call: &Call<'_>, frontend: Frontend) -> Result<Choice, DropReason> {
 fn recalled(
     record: &SocketRecord,
     frontend: Frontend,
-    vip: &Addr,
-    port: [u8; 2],
+    vip: &AddrWords,
+    port: PortWord,
 ) -> Option<Choice> {
-    let same = record.svc == frontend.svc && record.port == port && record.vip == *vip;
+    let same = record.svc == frontend.svc
+        && words::port(record.port) == port
+        && words::from_bytes(record.vip) == *vip;
     if !same || !still_there(&KernelMaps, record.backend, record.backend_generation) {
         return None;
     }
@@ -180,28 +196,31 @@ fn recalled(
         svc: record.svc,
         backend: record.backend,
         generation: record.backend_generation,
-        addr: backend.addr,
-        port: backend.port,
+        addr: words::from_bytes(backend.addr),
+        port: words::port(backend.port),
         chosen: Chosen::Drawn,
     })
 }
 
 /// Writes `udprev` unless it says so already: a lookup keeps the element young and is cheaper.
 #[inline(always)]
-fn remember_frontend(call: &Call<'_>, vip: &Addr, port: [u8; 2], choice: &Choice) {
+fn remember_frontend(call: &Call<'_>, vip: &AddrWords, port: PortWord, choice: &Choice) {
     let key = UdpKey {
         cookie: call.cookie(),
-        addr: choice.addr,
-        port: choice.port,
+        addr: words::to_bytes(choice.addr),
+        port: words::port_bytes(choice.port),
         pad: [0; 6],
     };
     // SAFETY: compared at once; a torn element compares unequal and is written again.
-    let same = unsafe { UDPREV.get(&key) }
-        .is_some_and(|known| known.svc == choice.svc && known.port == port && known.vip == *vip);
+    let same = unsafe { UDPREV.get(&key) }.is_some_and(|known| {
+        known.svc == choice.svc
+            && words::port(known.port) == port
+            && words::from_bytes(known.vip) == *vip
+    });
     if !same {
         let value = UdpFrontend {
-            vip: *vip,
-            port,
+            vip: words::to_bytes(*vip),
+            port: words::port_bytes(port),
             pad: [0; 2],
             svc: choice.svc,
         };

@@ -3,7 +3,6 @@
 //! entries find each other. Pure; the programs keep the table.
 
 use ebpf_abi::{
-    addr::Addr,
     config::Config,
     conntrack::{
         CT_ANSWERED, CT_FIN_FORWARD, CT_FIN_REVERSE, CT_FORWARD, CT_HAIRPIN, CT_REVERSE, CT_RST,
@@ -14,6 +13,7 @@ use ebpf_abi::{
 use crate::{
     family::{Family, Tuple},
     packet::{PROTO_TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
+    words::{self, AddrWords, PortWord},
 };
 
 /// Which way a packet goes.
@@ -40,8 +40,8 @@ pub enum State {
 
 /// The state that a flow's bits mean.
 #[inline(always)]
-pub const fn state(flags: u32) -> State {
-    const BOTH: u32 = CT_FIN_FORWARD | CT_FIN_REVERSE;
+pub const fn state(flags: u64) -> State {
+    const BOTH: u64 = CT_FIN_FORWARD | CT_FIN_REVERSE;
     if flags & CT_RST != 0 || flags & BOTH == BOTH {
         State::Closed
     } else if flags & BOTH != 0 {
@@ -55,7 +55,7 @@ pub const fn state(flags: u32) -> State {
 
 /// The bits that a packet adds to its flow. `tcp_flags` is 0 for other protocols.
 #[inline(always)]
-pub const fn bits(direction: Direction, tcp_flags: u8) -> u32 {
+pub const fn bits(direction: Direction, tcp_flags: u8) -> u64 {
     let mut bits = match direction {
         Direction::Forward => 0,
         Direction::Reverse => CT_ANSWERED,
@@ -75,14 +75,14 @@ pub const fn bits(direction: Direction, tcp_flags: u8) -> u32 {
 /// True if this packet of the client opens a new flow although there is an entry: a SYN on a flow
 /// that is closing or closed (the port is used again).
 #[inline(always)]
-pub const fn reopens(flags: u32, tcp_flags: u8) -> bool {
+pub const fn reopens(flags: u64, tcp_flags: u8) -> bool {
     let syn = tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN;
     syn && matches!(state(flags), State::Closing | State::Closed)
 }
 
 /// Seconds without a packet in either direction after which a flow ends.
 #[inline(always)]
-pub const fn timeout_s(proto: u8, flags: u32, config: &Config) -> u32 {
+pub const fn timeout_s(proto: u8, flags: u64, config: &Config) -> u32 {
     let state = state(flags);
     if proto == PROTO_TCP {
         match state {
@@ -112,8 +112,8 @@ pub const fn expired(now_s: u32, last_s: u32, timeout_s: u32) -> bool {
 pub struct Opening<A> {
     /// Address of the backend.
     pub addr: A,
-    /// Port of the backend, network order.
-    pub port: [u8; 2],
+    /// Port of the backend.
+    pub port: PortWord,
     /// New source, if the backend is the client itself.
     pub hairpin: Option<A>,
     /// Index into `svc`.
@@ -124,7 +124,7 @@ pub struct Opening<A> {
     pub backend_generation: u32,
 }
 
-const NO_ADDR: Addr = [0; 16];
+const NO_ADDR: AddrWords = [0; 4];
 
 /// The forward entry of a new flow.
 #[inline(always)]
@@ -138,13 +138,13 @@ pub fn forward_entry<F: Family>(opening: &Opening<F::Addr>) -> CtEntry {
         bytes: 0,
         last_s: 0,
         flags,
-        nat_addr: F::widen(&opening.addr),
-        hairpin_addr,
+        nat_addr: words::to_bytes(F::widen(&opening.addr)),
+        hairpin_addr: words::to_bytes(hairpin_addr),
         svc: opening.svc,
         backend: opening.backend,
         backend_generation: opening.backend_generation,
-        nat_port: opening.port,
-        pad: [0; 2],
+        nat_port: words::port_bytes(opening.port),
+        pad: [0; 6],
     }
 }
 
@@ -152,10 +152,10 @@ pub fn forward_entry<F: Family>(opening: &Opening<F::Addr>) -> CtEntry {
 #[inline(always)]
 pub fn reverse_entry<F: Family>(tuple: &Tuple<F::Addr>, opening: &Opening<F::Addr>) -> CtEntry {
     let mut entry = forward_entry::<F>(opening);
-    entry.nat_addr = F::widen(&tuple.dst);
-    entry.nat_port = tuple.dport;
+    entry.nat_addr = words::to_bytes(F::widen(&tuple.dst));
+    entry.nat_port = words::port_bytes(tuple.dport);
     if opening.hairpin.is_some() {
-        entry.hairpin_addr = F::widen(&tuple.src);
+        entry.hairpin_addr = words::to_bytes(F::widen(&tuple.src));
     }
     entry
 }
@@ -178,7 +178,7 @@ pub fn reverse_key<F: Family>(tuple: &Tuple<F::Addr>, opening: &Opening<F::Addr>
 #[inline(always)]
 pub fn twin_key<F: Family>(key: &F::CtKey, entry: &CtEntry) -> Option<F::CtKey> {
     let (tuple, dir) = F::ct_tuple(key);
-    let nat = F::narrow(&entry.nat_addr)?;
+    let nat = F::narrow(&words::from_bytes(entry.nat_addr))?;
     let peer = if entry.flags & CT_HAIRPIN == 0 {
         if dir == CT_FORWARD {
             tuple.src
@@ -186,13 +186,13 @@ pub fn twin_key<F: Family>(key: &F::CtKey, entry: &CtEntry) -> Option<F::CtKey> 
             tuple.dst
         }
     } else {
-        F::narrow(&entry.hairpin_addr)?
+        F::narrow(&words::from_bytes(entry.hairpin_addr))?
     };
     Some(if dir == CT_FORWARD {
         let answer = Tuple {
             src: nat,
             dst: peer,
-            sport: entry.nat_port,
+            sport: words::port(entry.nat_port),
             dport: tuple.sport,
             proto: tuple.proto,
         };
@@ -202,7 +202,7 @@ pub fn twin_key<F: Family>(key: &F::CtKey, entry: &CtEntry) -> Option<F::CtKey> 
             src: peer,
             dst: nat,
             sport: tuple.dport,
-            dport: entry.nat_port,
+            dport: words::port(entry.nat_port),
             proto: tuple.proto,
         };
         F::ct_key(&question, CT_FORWARD)
@@ -216,24 +216,24 @@ pub fn translated<F: Family>(
     entry: &CtEntry,
     direction: Direction,
 ) -> Option<Tuple<F::Addr>> {
-    let nat = F::narrow(&entry.nat_addr)?;
+    let nat = F::narrow(&words::from_bytes(entry.nat_addr))?;
     let hairpin = if entry.flags & CT_HAIRPIN == 0 {
         None
     } else {
-        Some(F::narrow(&entry.hairpin_addr)?)
+        Some(F::narrow(&words::from_bytes(entry.hairpin_addr))?)
     };
     Some(match direction {
         Direction::Forward => Tuple {
             src: hairpin.unwrap_or(tuple.src),
             dst: nat,
             sport: tuple.sport,
-            dport: entry.nat_port,
+            dport: words::port(entry.nat_port),
             proto: tuple.proto,
         },
         Direction::Reverse => Tuple {
             src: nat,
             dst: hairpin.unwrap_or(tuple.dst),
-            sport: entry.nat_port,
+            sport: words::port(entry.nat_port),
             dport: tuple.dport,
             proto: tuple.proto,
         },

@@ -15,33 +15,25 @@ fn direction() -> impl Strategy<Value = Direction> {
     prop::sample::select(&DIRECTIONS)
 }
 
-fn tuple4() -> impl Strategy<Value = Tuple<[u8; 4]>> {
-    (
-        any::<[u8; 4]>(),
-        any::<[u8; 4]>(),
-        any::<[u8; 2]>(),
-        any::<[u8; 2]>(),
-    )
-        .prop_map(|(src, dst, sport, dport)| Tuple {
-            src,
-            dst,
-            sport,
-            dport,
-            proto: PROTO_TCP,
-        })
+fn tuple4() -> impl Strategy<Value = Tuple<u32>> {
+    any::<(u32, u32, u16, u16)>().prop_map(|(src, dst, sport, dport)| Tuple {
+        src,
+        dst,
+        sport,
+        dport,
+        proto: PROTO_TCP,
+    })
 }
 
-fn opening4() -> impl Strategy<Value = Opening<[u8; 4]>> {
-    (any::<[u8; 4]>(), any::<[u8; 2]>(), any::<Option<[u8; 4]>>()).prop_map(
-        |(addr, port, hairpin)| Opening {
-            addr,
-            port,
-            hairpin,
-            svc: 1,
-            backend: 2,
-            backend_generation: 3,
-        },
-    )
+fn opening4() -> impl Strategy<Value = Opening<u32>> {
+    any::<(u32, u16, Option<u32>)>().prop_map(|(addr, port, hairpin)| Opening {
+        addr,
+        port,
+        hairpin,
+        svc: 1,
+        backend: 2,
+        backend_generation: 3,
+    })
 }
 
 #[test]
@@ -132,7 +124,7 @@ proptest! {
 
     #[test]
     fn the_order_of_two_cpus_does_not_matter(
-        flags in 0u32..32, one in (direction(), any::<u8>()), other in (direction(), any::<u8>()),
+        flags in 0u64..32, one in (direction(), any::<u8>()), other in (direction(), any::<u8>()),
     ) {
         let (a, b) = (bits(one.0, one.1), bits(other.0, other.1));
         prop_assert_eq!(flags | a | b, flags | b | a);
@@ -166,14 +158,14 @@ proptest! {
 
     #[test]
     fn an_ipv6_flow_has_its_twin_too(
-        src in any::<[u8; 16]>(), dst in any::<[u8; 16]>(), ports in any::<[[u8; 2]; 3]>(),
-        addr in any::<[u8; 16]>(), hairpin in any::<Option<[u8; 16]>>(),
+        src in any::<[u32; 4]>(), dst in any::<[u32; 4]>(), ports in any::<[u16; 3]>(),
+        addr in any::<[u32; 4]>(), hairpin in any::<Option<[u32; 4]>>(),
     ) {
         let tuple = Tuple { src, dst, sport: ports[0], dport: ports[1], proto: PROTO_UDP };
         let opening = Opening {
             addr, port: ports[2], hairpin, svc: 1, backend: 1, backend_generation: 0,
         };
-        let mapped = |a: &[u8; 16]| ebpf_abi::addr::is_v4(a);
+        let mapped = |a: &[u32; 4]| words::as_v4(a).is_some();
         prop_assume!(!mapped(&src) && !mapped(&dst) && !mapped(&addr));
         prop_assume!(!hairpin.is_some_and(|a| mapped(&a)));
         let key = V6::ct_key(&tuple, CT_FORWARD);

@@ -5,8 +5,12 @@
 //! behind the transport header is read at all.
 
 use ebpf_abi::endpoint::Endpoint;
+use zerocopy::{FromBytes, transmute};
 
-use crate::family::{Family, Tuple, V4, V6};
+use crate::{
+    family::{Family, Tuple, V4, V6},
+    words::{self, AddrWords, PortWord},
+};
 
 /// IP protocol numbers (IANA).
 pub const PROTO_ICMP: u8 = 1;
@@ -49,18 +53,56 @@ pub const EXTENSIONS_MAX: usize = 4;
 
 /// Where bytes of a packet come from.
 pub trait Bytes {
-    /// `N` bytes at `offset`, or `None` behind the end.
-    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+    /// A header at `offset`, or `None` if the packet ends before its end.
+    fn load<T: FromBytes>(&self, offset: u32) -> Option<T>;
+}
+
+/// IPv4 header without options (RFC 791, 3.1).
+#[derive(Clone, Copy, FromBytes)]
+#[repr(C)]
+struct Header4 {
+    version_length: u8,
+    _service: u8,
+    _total_length: u16,
+    _id: u16,
+    /// Flags in the top three bits, then the offset in units of 8 bytes; network order.
+    fragment: [u8; 2],
+    hops: u8,
+    proto: u8,
+    _check: u16,
+    src: u32,
+    dst: u32,
+}
+
+/// IPv6 header (RFC 8200, 3).
+#[derive(Clone, Copy, FromBytes)]
+#[repr(C)]
+struct Header6 {
+    version: u8,
+    _class_flow: [u8; 3],
+    _payload_length: u16,
+    next: u8,
+    hops: u8,
+    src: AddrWords,
+    dst: AddrWords,
+}
+
+/// The part of a TCP header that tells ports and flags (RFC 9293, 3.1).
+#[derive(Clone, Copy, FromBytes)]
+#[repr(C)]
+struct Tcp {
+    ports: [PortWord; 2],
+    _sequence: [u16; 4],
+    _length: u8,
+    flags: u8,
 }
 
 /// What follows the IP header, as far as translation minds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Transport {
-    /// TCP or UDP with its ports in the tuple; the TCP flags, 0 for UDP.
-    Ports {
-        /// TCP flags.
-        tcp_flags: u8,
-    },
+    /// TCP or UDP with its ports in the tuple.
+    Ports,
     /// The first fragment of a TCP or UDP packet: ports are known, the rest is elsewhere.
     FirstFragment,
     /// A later fragment: ports are unknown (zero).
@@ -80,6 +122,9 @@ pub struct Packet<A> {
     pub l4: u32,
     /// What the transport header is.
     pub transport: Transport,
+    /// TCP flags; 0 unless they are known. Not a part of `transport`: a value that exists on some
+    /// paths only would be read on all of them, which the verifier refuses.
+    pub tcp_flags: u8,
     /// Time to live or hop limit.
     pub hops: u8,
 }
@@ -105,82 +150,84 @@ pub trait Parse: Family {
 
 impl Parse for V4 {
     #[inline(always)]
-    fn parse<B: Bytes>(bytes: &B, offset: u32) -> Result<Packet<[u8; 4]>, Malformed> {
-        let ip: [u8; 20] = bytes.load(offset).ok_or(Malformed)?;
-        let header_len = u32::from(ip[0] & 0x0f) * 4;
-        if ip[0] >> 4 != 4 || header_len < 20 {
+    fn parse<B: Bytes>(bytes: &B, offset: u32) -> Result<Packet<u32>, Malformed> {
+        let ip: Header4 = bytes.load(offset).ok_or(Malformed)?;
+        let header_len = u32::from(ip.version_length & 0x0f) * 4;
+        if ip.version_length >> 4 != 4 || header_len < 20 {
             return Err(Malformed);
         }
-        // RFC 791, 3.1: flags in the top three bits, then the offset in units of 8 bytes.
-        let more = ip[6] & 0x20 != 0;
-        let later = ip[6] & 0x1f != 0 || ip[7] != 0;
+        let more = ip.fragment[0] & 0x20 != 0;
+        let later = ip.fragment[0] & 0x1f != 0 || ip.fragment[1] != 0;
         let l4 = offset + header_len;
         let fragment = Fragment::new(more, later);
-        let (sport, dport, transport) = transport(bytes, l4, ip[9], fragment)?;
+        let l4_header = transport(bytes, l4, ip.proto, fragment)?;
         Ok(Packet {
             tuple: Tuple {
-                src: [ip[12], ip[13], ip[14], ip[15]],
-                dst: [ip[16], ip[17], ip[18], ip[19]],
-                sport,
-                dport,
-                proto: ip[9],
+                src: ip.src,
+                dst: ip.dst,
+                sport: l4_header.ports[0],
+                dport: l4_header.ports[1],
+                proto: ip.proto,
             },
             l4,
-            transport,
-            hops: ip[8],
+            transport: l4_header.transport,
+            tcp_flags: l4_header.tcp_flags,
+            hops: ip.hops,
         })
     }
 
     #[inline(always)]
-    fn owns(ep: &Endpoint, src: &[u8; 4]) -> bool {
-        ep.ip4 == *src && ep.ip4 != [0; 4]
+    fn owns(ep: &Endpoint, src: &u32) -> bool {
+        let own: u32 = transmute!(ep.ip4);
+        own == *src && own != 0
     }
 
     #[inline(always)]
-    fn link_scope(_src: &[u8; 4], _dst: &[u8; 4]) -> bool {
+    fn link_scope(_src: &u32, _dst: &u32) -> bool {
         false
     }
 }
 
 impl Parse for V6 {
     #[inline(always)]
-    fn parse<B: Bytes>(bytes: &B, offset: u32) -> Result<Packet<[u8; 16]>, Malformed> {
-        let head: [u8; 8] = bytes.load(offset).ok_or(Malformed)?;
-        let src: [u8; 16] = bytes.load(offset + 8).ok_or(Malformed)?;
-        let dst: [u8; 16] = bytes.load(offset + 24).ok_or(Malformed)?;
-        if head[0] >> 4 != 6 {
+    fn parse<B: Bytes>(bytes: &B, offset: u32) -> Result<Packet<AddrWords>, Malformed> {
+        let ip: Header6 = bytes.load(offset).ok_or(Malformed)?;
+        if ip.version >> 4 != 6 {
             return Err(Malformed);
         }
-        let chain = follow_chain(bytes, head[6], offset + 40)?;
-        let (sport, dport, transport) = match chain.fragment {
+        let chain = follow_chain(bytes, ip.next, offset + 40)?;
+        let l4_header = match chain.fragment {
             Some(fragment) => transport(bytes, chain.l4, chain.proto, fragment)?,
-            None => ([0; 2], [0; 2], Transport::LongChain),
+            None => L4::without_ports(Transport::LongChain),
         };
         Ok(Packet {
             tuple: Tuple {
-                src,
-                dst,
-                sport,
-                dport,
+                src: ip.src,
+                dst: ip.dst,
+                sport: l4_header.ports[0],
+                dport: l4_header.ports[1],
                 proto: chain.proto,
             },
             l4: chain.l4,
-            transport,
-            hops: head[7],
+            transport: l4_header.transport,
+            tcp_flags: l4_header.tcp_flags,
+            hops: ip.hops,
         })
     }
 
     #[inline(always)]
-    fn owns(ep: &Endpoint, src: &[u8; 16]) -> bool {
-        ep.ip6 == *src && ep.ip6 != [0; 16]
+    fn owns(ep: &Endpoint, src: &AddrWords) -> bool {
+        let own = words::from_bytes(ep.ip6);
+        own == *src && own != [0; 4]
     }
 
     /// RFC 4291: `ff00::/8` and `fe80::/10`; the unspecified source only towards those.
     #[inline(always)]
-    fn link_scope(src: &[u8; 16], dst: &[u8; 16]) -> bool {
-        let link_local = |a: &[u8; 16]| a[0] == 0xfe && a[1] & 0xc0 == 0x80;
-        let here = dst[0] == 0xff || link_local(dst);
-        here && (link_local(src) || *src == [0; 16])
+    fn link_scope(src: &AddrWords, dst: &AddrWords) -> bool {
+        let top = |addr: &AddrWords| u32::from_be(addr[0]);
+        let link_local = |addr: &AddrWords| top(addr) >> 22 == 0xfe80 >> 6;
+        let here = top(dst) >> 24 == 0xff || link_local(dst);
+        here && (link_local(src) || *src == [0; 4])
     }
 }
 
@@ -258,33 +305,47 @@ fn follow_chain<B: Bytes>(bytes: &B, first: u8, offset: u32) -> Result<Chain, Ma
     })
 }
 
-/// Ports and kind of the transport header at `l4`.
-#[inline(always)]
-fn transport<B: Bytes>(
-    bytes: &B,
-    l4: u32,
-    proto: u8,
-    fragment: Fragment,
-) -> Result<([u8; 2], [u8; 2], Transport), Malformed> {
-    if fragment == Fragment::Later {
-        return Ok(([0; 2], [0; 2], Transport::LaterFragment));
+/// What the transport header says.
+struct L4 {
+    ports: [PortWord; 2],
+    transport: Transport,
+    tcp_flags: u8,
+}
+
+impl L4 {
+    #[inline(always)]
+    const fn without_ports(transport: Transport) -> Self {
+        Self {
+            ports: [0; 2],
+            transport,
+            tcp_flags: 0,
+        }
     }
-    let (ports, tcp_flags) = match proto {
+}
+
+/// Reads the transport header at `l4`.
+#[inline(always)]
+fn transport<B: Bytes>(bytes: &B, l4: u32, proto: u8, fragment: Fragment) -> Result<L4, Malformed> {
+    if fragment == Fragment::Later {
+        return Ok(L4::without_ports(Transport::LaterFragment));
+    }
+    let (ports, tcp_flags): ([PortWord; 2], u8) = match proto {
         PROTO_TCP => {
-            let tcp: [u8; 14] = bytes.load(l4).ok_or(Malformed)?;
-            ([tcp[0], tcp[1], tcp[2], tcp[3]], tcp[13])
+            let tcp: Tcp = bytes.load(l4).ok_or(Malformed)?;
+            (tcp.ports, tcp.flags)
         }
-        PROTO_UDP => {
-            let udp: [u8; 4] = bytes.load(l4).ok_or(Malformed)?;
-            (udp, 0)
-        }
-        _ => return Ok(([0; 2], [0; 2], Transport::Other)),
+        PROTO_UDP => (bytes.load(l4).ok_or(Malformed)?, 0),
+        _ => return Ok(L4::without_ports(Transport::Other)),
     };
     let transport = match fragment {
         Fragment::First => Transport::FirstFragment,
-        Fragment::Whole | Fragment::Later => Transport::Ports { tcp_flags },
+        Fragment::Whole | Fragment::Later => Transport::Ports,
     };
-    Ok(([ports[0], ports[1]], [ports[2], ports[3]], transport))
+    Ok(L4 {
+        ports,
+        transport,
+        tcp_flags,
+    })
 }
 
 #[cfg(test)]

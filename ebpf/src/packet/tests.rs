@@ -4,13 +4,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::words::port as word;
 
 struct Slice<'a>(&'a [u8]);
 
 impl Bytes for Slice<'_> {
-    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+    fn load<T: FromBytes>(&self, offset: u32) -> Option<T> {
         let start = offset as usize;
-        self.0.get(start..start + N)?.try_into().ok()
+        T::read_from_bytes(self.0.get(start..start + size_of::<T>())?).ok()
     }
 }
 
@@ -52,21 +53,24 @@ const UDP: [u8; 8] = [0x80, 0x01, 0, 53, 0, 8, 0, 0];
 #[test]
 fn a_tcp_packet_has_ports_and_flags() {
     let packet = V4::parse(&Slice(&v4([0x40, 0], 0, PROTO_TCP, &TCP)), 0).unwrap();
-    assert_eq!(packet.tuple.src, [10, 244, 1, 2]);
-    assert_eq!(packet.tuple.dst, [10, 96, 0, 1]);
+    assert_eq!(packet.tuple.src.to_ne_bytes(), [10, 244, 1, 2]);
+    assert_eq!(packet.tuple.dst.to_ne_bytes(), [10, 96, 0, 1]);
     assert_eq!(
         (packet.tuple.sport, packet.tuple.dport),
-        ([0x80, 1], [0, 80])
+        (word([0x80, 1]), word([0, 80]))
     );
     assert_eq!((packet.l4, packet.hops), (20, 64));
-    assert_eq!(packet.transport, Transport::Ports { tcp_flags: TCP_SYN });
+    assert_eq!(
+        (packet.transport, packet.tcp_flags),
+        (Transport::Ports, TCP_SYN)
+    );
 }
 
 #[test]
 fn options_move_the_transport_header() {
     let packet = V4::parse(&Slice(&v4([0, 0], 10, PROTO_UDP, &UDP)), 0).unwrap();
-    assert_eq!((packet.l4, packet.tuple.dport), (60, [0, 53]));
-    assert_eq!(packet.transport, Transport::Ports { tcp_flags: 0 });
+    assert_eq!((packet.l4, packet.tuple.dport), (60, word([0, 53])));
+    assert_eq!((packet.transport, packet.tcp_flags), (Transport::Ports, 0));
 }
 
 #[test]
@@ -74,13 +78,13 @@ fn a_first_fragment_is_told_from_a_later_one() {
     let first = V4::parse(&Slice(&v4([0x20, 0], 0, PROTO_UDP, &UDP)), 0).unwrap();
     assert_eq!(
         (first.transport, first.tuple.dport),
-        (Transport::FirstFragment, [0, 53])
+        (Transport::FirstFragment, word([0, 53]))
     );
     for fragment in [[0x00, 1], [0x20, 1], [0x01, 0]] {
         let later = V4::parse(&Slice(&v4(fragment, 0, PROTO_UDP, &UDP)), 0).unwrap();
         assert_eq!(
             (later.transport, later.tuple.dport),
-            (Transport::LaterFragment, [0, 0])
+            (Transport::LaterFragment, 0)
         );
     }
 }
@@ -90,7 +94,7 @@ fn other_protocols_have_no_ports() {
     let packet = V4::parse(&Slice(&v4([0, 0], 0, PROTO_ICMP, &[8, 0])), 0).unwrap();
     assert_eq!(
         (packet.transport, packet.tuple.sport),
-        (Transport::Other, [0, 0])
+        (Transport::Other, 0)
     );
 }
 
@@ -127,14 +131,14 @@ fn ipv6_extensions_are_followed() {
     let packet = V6::parse(&Slice(&v6(0, &payload)), 0).unwrap();
     assert_eq!(
         (packet.l4, packet.tuple.proto, packet.tuple.dport),
-        (64, PROTO_TCP, [0, 80])
+        (64, PROTO_TCP, word([0, 80]))
     );
 }
 
 #[test]
 fn ipv6_fragments_are_told_apart() {
     let table = [
-        ([0, 0], Transport::Ports { tcp_flags: 0 }),
+        ([0, 0], Transport::Ports),
         ([0, 1], Transport::FirstFragment),
         ([0, 8], Transport::LaterFragment),
         ([1, 1], Transport::LaterFragment),
@@ -171,32 +175,34 @@ fn a_pod_owns_its_addresses_only() {
         ip4: [10, 0, 0, 1],
         ..Endpoint::default()
     };
-    assert!(V4::owns(&ep, &[10, 0, 0, 1]));
-    assert!(!V4::owns(&ep, &[10, 0, 0, 2]));
+    assert!(V4::owns(&ep, &u32::from_ne_bytes([10, 0, 0, 1])));
+    assert!(!V4::owns(&ep, &u32::from_ne_bytes([10, 0, 0, 2])));
     assert!(
-        !V4::owns(&Endpoint::default(), &[0; 4]),
+        !V4::owns(&Endpoint::default(), &0),
         "no address is not an address"
     );
     assert!(
-        !V6::owns(&ep, &[0; 16]),
+        !V6::owns(&ep, &[0; 4]),
         "the unspecified address is nobody's"
     );
 }
 
 #[test]
 fn neighbour_discovery_is_of_link_scope() {
-    let mut link_local = [0; 16];
-    link_local[..2].copy_from_slice(&[0xfe, 0x80]);
-    let mut multicast = [0; 16];
-    multicast[..2].copy_from_slice(&[0xff, 0x02]);
-    let global = [0xfd; 16];
+    let link_local = [0xfe80_0000_u32.to_be(), 0, 0, 7];
+    let last_link_local = [0xfebf_ffff_u32.to_be(), 0, 0, 7];
+    let site_local = [0xfec0_0000_u32.to_be(), 0, 0, 7];
+    let multicast = [0xff02_0000_u32.to_be(), 0, 0, 1];
+    let global = [0xfd00_0000_u32.to_be(), 0, 0, 1];
     let table = [
         (link_local, multicast, true),
-        ([0; 16], multicast, true),
+        ([0; 4], multicast, true),
+        (last_link_local, multicast, true),
+        (site_local, multicast, false),
         (link_local, link_local, true),
         (link_local, global, false),
         (global, multicast, false),
-        ([0; 16], global, false),
+        ([0; 4], global, false),
     ];
     for (src, dst, expected) in table {
         assert_eq!(V6::link_scope(&src, &dst), expected, "{src:?} {dst:?}");

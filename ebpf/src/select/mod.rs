@@ -3,7 +3,6 @@
 //! test share.
 
 use ebpf_abi::{
-    addr::Addr,
     counter::DropReason,
     frontend::{FE_LOCAL, FE_WILDCARD, Frontend},
     service::{
@@ -11,6 +10,8 @@ use ebpf_abi::{
     },
     socket::{Affinity, AffinityKey},
 };
+
+use crate::words::{self, AddrWords, PortWord};
 
 /// One service, behind whatever the caller's map gives.
 pub trait Service {
@@ -51,7 +52,7 @@ pub trait ServiceMaps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Cookie or address.
-    pub id: Addr,
+    pub id: AddrWords,
     /// `CLIENT_*`.
     pub kind: u32,
 }
@@ -77,9 +78,9 @@ pub struct Choice {
     /// Its generation.
     pub generation: u32,
     /// Where it listens.
-    pub addr: Addr,
-    /// Network order.
-    pub port: [u8; 2],
+    pub addr: AddrWords,
+    /// Its port.
+    pub port: PortWord,
     /// How.
     pub chosen: Chosen,
 }
@@ -141,7 +142,7 @@ pub fn choose<M: ServiceMaps>(
         return choose_any(maps, &service, frontend);
     }
     let key = AffinityKey {
-        client: client.id,
+        client: words::to_bytes(client.id),
         svc: frontend.svc,
         kind: client.kind,
     };
@@ -256,8 +257,8 @@ const fn choice(svc: u32, id: u32, backend: &Backend, chosen: Chosen) -> Choice 
         svc,
         backend: id,
         generation: backend.generation,
-        addr: backend.addr,
-        port: backend.port,
+        addr: words::from_bytes(backend.addr),
+        port: words::port(backend.port),
         chosen,
     }
 }

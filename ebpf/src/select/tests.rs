@@ -72,7 +72,7 @@ const FRONTEND: Frontend = Frontend {
     pad: 0,
 };
 const CLIENT: Client = Client {
-    id: [7; 16],
+    id: [7; 4],
     kind: CLIENT_NETNS,
 };
 
@@ -225,7 +225,7 @@ fn affinity_does_not_lead_a_local_frontend_elsewhere() {
     maps.services[1].flags = SVC_AFFINITY;
     maps.services[1].affinity_s = 60;
     maps.services[1].local_head = head(10, 1);
-    maps.backends[1].flags = service::BE_FLAG_LOCAL;
+    maps.backends[1].flags = BE_FLAG_LOCAL;
     *maps.draws.borrow_mut() = vec![u32::MAX];
     assert_eq!(chosen(&maps, FRONTEND), Ok(3));
     assert_eq!(
