@@ -356,10 +356,9 @@ fn is_deletion(item: &Value) -> bool {
 
 /// Sets a field the original does not have: without nulls and directives.
 fn insert_new(original: &mut Map<String, Value>, name: String, value: Value) {
-    if let Some(value) = without_directives(without_nulls(value)) {
-        if !name.starts_with('$') {
-            original.insert(name, value);
-        }
+    let plain = without_directives(without_nulls(value));
+    if let Some(value) = plain.filter(|_| !name.starts_with('$')) {
+        original.insert(name, value);
     }
 }
 

@@ -89,14 +89,14 @@ impl Read<'_> {
                 }
             }
             Shape::Map(shape) => {
-                let (key, entry) = self.entry(payload, name, |payload| match payload {
+                let (key, entry) = entry(payload, name, |payload| match payload {
                     Some(payload) => self.value(shape, payload, name, depth),
                     None => self.absent(shape, name, depth),
                 })?;
                 insert(object, name, key, entry);
             }
             Shape::MapOfLists(item) => {
-                let (key, entry) = self.entry(payload, name, |payload| {
+                let (key, entry) = entry(payload, name, |payload| {
                     let mut list = Vec::new();
                     if let Some(payload) = payload {
                         let mut reader = Reader::new(payload.bytes(name)?, name);
@@ -122,25 +122,6 @@ impl Read<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Key and value of a map entry; `value` gets nothing when the entry has no value.
-    fn entry(
-        &self,
-        payload: Payload<'_>,
-        name: &str,
-        value: impl Fn(Option<Payload<'_>>) -> Result<Value, TranscodeError>,
-    ) -> Result<(String, Value), TranscodeError> {
-        let mut reader = Reader::new(payload.bytes(name)?, name);
-        let (mut key, mut found) = (String::new(), None);
-        while let Some((number, payload)) = reader.field()? {
-            match number {
-                1 => key = payload.text(name)?,
-                2 => found = Some(payload),
-                _ => {}
-            }
-        }
-        Ok((key, value(found)?))
     }
 
     /// What a map entry without a value holds.
@@ -235,6 +216,24 @@ impl Read<'_> {
             problem: "raw content that is no JSON",
         })
     }
+}
+
+/// Key and value of a map entry; `value` gets nothing when the entry has no value.
+fn entry(
+    payload: Payload<'_>,
+    name: &str,
+    value: impl Fn(Option<Payload<'_>>) -> Result<Value, TranscodeError>,
+) -> Result<(String, Value), TranscodeError> {
+    let mut reader = Reader::new(payload.bytes(name)?, name);
+    let (mut key, mut found) = (String::new(), None);
+    while let Some((number, payload)) = reader.field()? {
+        match number {
+            1 => key = payload.text(name)?,
+            2 => found = Some(payload),
+            _ => {}
+        }
+    }
+    Ok((key, value(found)?))
 }
 
 fn insert(object: &mut Map<String, Value>, name: &str, key: String, value: Value) {

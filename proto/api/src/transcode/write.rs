@@ -79,11 +79,11 @@ impl Write<'_> {
                     .iter()
                     .try_for_each(|value| self.value(item, number, Some(value), name, out))
             }
-            (Shape::Map(shape), Some(value)) => self.map(field, value, out, |value, entry| {
+            (Shape::Map(shape), Some(value)) => write_map(field, value, out, |value, entry| {
                 self.value(shape, 2, Some(value), name, entry)
             }),
             (Shape::MapOfLists(item), Some(value)) => {
-                self.map(field, value, out, |value, entry| {
+                write_map(field, value, out, |value, entry| {
                     let items = value.as_array().ok_or_else(|| mismatch(name, "list"))?;
                     let mut list = Writer::default();
                     for value in items {
@@ -97,26 +97,6 @@ impl Write<'_> {
             (_, None) if field.pointer => Ok(()),
             (shape, value) => self.value(shape, number, value, name, out),
         }
-    }
-
-    fn map(
-        &self,
-        field: &Field,
-        value: &Value,
-        out: &mut Writer,
-        write: impl Fn(&Value, &mut Writer) -> Result<(), TranscodeError>,
-    ) -> Result<(), TranscodeError> {
-        let entries = value
-            .as_object()
-            .ok_or_else(|| mismatch(&field.name, "map"))?;
-        let sorted: BTreeMap<&String, &Value> = entries.iter().collect();
-        for (key, value) in sorted {
-            let mut entry = Writer::default();
-            entry.bytes(1, key.as_bytes());
-            write(value, &mut entry)?;
-            out.bytes(field.number, &entry.out);
-        }
-        Ok(())
     }
 
     /// Writes a value, or the zero value for nothing.
@@ -146,6 +126,26 @@ impl Write<'_> {
             }
         }
     }
+}
+
+/// Writes a map's entries sorted by key.
+fn write_map(
+    field: &Field,
+    value: &Value,
+    out: &mut Writer,
+    write: impl Fn(&Value, &mut Writer) -> Result<(), TranscodeError>,
+) -> Result<(), TranscodeError> {
+    let entries = value
+        .as_object()
+        .ok_or_else(|| mismatch(&field.name, "map"))?;
+    let sorted: BTreeMap<&String, &Value> = entries.iter().collect();
+    for (key, value) in sorted {
+        let mut entry = Writer::default();
+        entry.bytes(1, key.as_bytes());
+        write(value, &mut entry)?;
+        out.bytes(field.number, &entry.out);
+    }
+    Ok(())
 }
 
 fn mismatch(field: &str, expected: &'static str) -> TranscodeError {
