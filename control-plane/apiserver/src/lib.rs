@@ -1,1 +1,28 @@
 //! The API server: HTTP, verbs, registry, watch cache, authentication.
+//!
+//! The only door to the cluster's state. A write goes through defaults, admission and validation
+//! into one commit of the store; reads and watches are served from the watch cache. See README.md
+//! for the picture. Start it with [`ApiServer::start`]; callers in this process use
+//! [`server::Server`], which the handle gives out.
+
+mod admission;
+pub mod alloc;
+pub mod auth;
+mod bootstrap;
+pub mod cache;
+mod field;
+mod handlers;
+mod http;
+mod metrics;
+pub mod node_streams;
+pub mod object;
+pub mod pki;
+pub mod registry;
+pub mod server;
+mod start;
+pub mod status;
+mod tables;
+mod tree;
+mod validation;
+
+pub use self::start::{ApiServer, ApiServerConfig, ApiServerHandle, StartError};

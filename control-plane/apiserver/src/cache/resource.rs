@@ -1,0 +1,267 @@
+//! One resource: its objects as a persistent map, its recent changes as a ring.
+//!
+//! One writer (the pump) applies changes; readers clone the map's root or copy slices of the ring
+//! under a read lock. A watcher holds a position in the ring, not a queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use imbl::OrdMap;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::object::{Obj, ObjKey};
+use crate::registry::Kind;
+
+/// Events younger than this stay, as long as the bytes' bound allows (upstream keeps 75 s).
+pub(super) const RING_AGE: Duration = Duration::from_secs(300);
+/// Events that stay at any age.
+pub(super) const RING_EVENTS_MIN: usize = 128;
+/// Bytes of objects that one ring may hold, superseded versions included.
+pub(super) const RING_BYTES_MAX: usize = 24 << 20;
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// It is new.
+    Added,
+    /// It has a new version.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// One change of one object.
+#[derive(Debug)]
+pub struct Event {
+    /// Revision of the change.
+    pub rv: u64,
+    /// What happened.
+    pub kind: EventKind,
+    /// The new version; for a deletion the last one, as of the deletion's revision.
+    pub obj: Arc<Obj>,
+    /// The version before.
+    pub prev: Option<Arc<Obj>>,
+}
+
+impl Event {
+    fn size(&self) -> usize {
+        // `prev` is counted as well: the ring may be what keeps it.
+        self.obj.size() + self.prev.as_ref().map_or(0, |prev| prev.size())
+    }
+}
+
+pub(super) type ObjMap = OrdMap<ObjKey, Arc<Obj>>;
+
+#[derive(Debug, Default)]
+struct State {
+    objects: ObjMap,
+    ring: VecDeque<(Instant, Arc<Event>)>,
+    /// Sequence number of the ring's first event.
+    first_seq: u64,
+    /// Every change after this revision is in the ring.
+    floor: u64,
+    bytes: usize,
+}
+
+/// The objects and recent changes of one resource.
+#[derive(Debug)]
+pub struct ResourceCache {
+    /// The kind whose objects these are.
+    pub kind: &'static Kind,
+    state: RwLock<State>,
+    /// Sequence number after the newest event; wakes watchers.
+    tail: watch::Sender<u64>,
+}
+
+/// What a watcher finds at its position.
+#[derive(Debug)]
+pub(super) enum Slice {
+    /// Events from the position on, and the position after them.
+    Events(Vec<Arc<Event>>, u64),
+    /// The position fell off the ring.
+    Gone,
+}
+
+impl ResourceCache {
+    pub(super) fn new(kind: &'static Kind) -> Self {
+        Self {
+            kind,
+            state: RwLock::default(),
+            tail: watch::Sender::new(0),
+        }
+    }
+
+    /// The object, as of now.
+    #[must_use]
+    pub fn get(&self, key: &ObjKey) -> Option<Arc<Obj>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    /// The objects, as of now. O(1).
+    #[must_use]
+    pub fn snapshot(&self) -> OrdMap<ObjKey, Arc<Obj>> {
+        self.state.read().objects.clone()
+    }
+
+    /// Number of objects.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state.read().objects.len()
+    }
+
+    /// Whether there is no object.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn tail(&self) -> watch::Receiver<u64> {
+        self.tail.subscribe()
+    }
+
+    /// The objects and the ring position that continues them without a gap.
+    pub(super) fn snapshot_and_position(&self) -> (ObjMap, u64) {
+        let state = self.state.read();
+        (
+            state.objects.clone(),
+            state.first_seq + state.ring.len() as u64,
+        )
+    }
+
+    /// The ring position of the first event after `rv`; `None` when it may have fallen off.
+    pub(super) fn position_after(&self, rv: u64) -> Option<u64> {
+        let state = self.state.read();
+        if rv < state.floor {
+            return None;
+        }
+        let index = state.ring.partition_point(|(_, event)| event.rv <= rv);
+        Some(state.first_seq + index as u64)
+    }
+
+    /// Up to `max` events from `position` on.
+    pub(super) fn slice(&self, position: u64, max: usize) -> Slice {
+        let state = self.state.read();
+        let Some(skip) = position.checked_sub(state.first_seq) else {
+            return Slice::Gone;
+        };
+        let Ok(skip) = usize::try_from(skip) else {
+            return Slice::Events(Vec::new(), position);
+        };
+        let events: Vec<Arc<Event>> = state
+            .ring
+            .iter()
+            .skip(skip)
+            .take(max)
+            .map(|(_, event)| Arc::clone(event))
+            .collect();
+        let next = position + events.len() as u64;
+        Slice::Events(events, next)
+    }
+
+    /// The objects as they were at `rv`: the present ones with later changes undone. `None` when
+    /// those changes are no longer known. Takes time in the number of later changes.
+    pub(super) fn snapshot_at(&self, rv: u64) -> Option<ObjMap> {
+        let (mut objects, later) = {
+            let state = self.state.read();
+            if rv < state.floor {
+                return None;
+            }
+            let later: Vec<Arc<Event>> = state
+                .ring
+                .iter()
+                .rev()
+                .take_while(|(_, event)| event.rv > rv)
+                .map(|(_, event)| Arc::clone(event))
+                .collect();
+            (state.objects.clone(), later)
+        };
+        for event in later {
+            match &event.prev {
+                Some(prev) => objects.insert(prev.key.clone(), Arc::clone(prev)),
+                None => objects.remove(&event.obj.key),
+            };
+        }
+        Some(objects)
+    }
+
+    /// Replaces everything: the state of the store at `rv`, at start or after a gap.
+    pub(super) fn reset(&self, objects: ObjMap, rv: u64) {
+        let tail = {
+            let mut state = self.state.write();
+            let next = state.first_seq + state.ring.len() as u64;
+            // Positions before the reset must read as gone, also one at the very end.
+            *state = State {
+                objects,
+                first_seq: next + 1,
+                floor: rv,
+                ..State::default()
+            };
+            next + 1
+        };
+        self.tail.send_replace(tail);
+    }
+
+    /// Applies one change. Only the pump calls this, in revision order.
+    pub(super) fn apply(&self, key: &ObjKey, rv: u64, new: Option<Arc<Obj>>, now: Instant) {
+        let tail = {
+            let mut state = self.state.write();
+            let prev = match &new {
+                Some(obj) => state.objects.insert(key.clone(), Arc::clone(obj)),
+                None => state.objects.remove(key),
+            };
+            let event = match (new, prev) {
+                (Some(obj), None) => Event {
+                    rv,
+                    kind: EventKind::Added,
+                    obj,
+                    prev: None,
+                },
+                (Some(obj), prev) => Event {
+                    rv,
+                    kind: EventKind::Modified,
+                    obj,
+                    prev,
+                },
+                (None, Some(prev)) => {
+                    let obj = Arc::new(prev.at_revision(rv));
+                    Event {
+                        rv,
+                        kind: EventKind::Deleted,
+                        obj,
+                        prev: Some(prev),
+                    }
+                }
+                (None, None) => return,
+            };
+            state.bytes += event.size();
+            state.ring.push_back((now, Arc::new(event)));
+            state.trim(now);
+            state.first_seq + state.ring.len() as u64
+        };
+        self.tail.send_replace(tail);
+    }
+
+    /// Drops events that are too old; called from time to time, so that an idle resource frees
+    /// what its ring keeps.
+    pub(super) fn trim(&self, now: Instant) {
+        self.state.write().trim(now);
+    }
+}
+
+impl State {
+    fn trim(&mut self, now: Instant) {
+        while let Some((at, _)) = self.ring.front() {
+            let old = now.duration_since(*at) > RING_AGE && self.ring.len() > RING_EVENTS_MIN;
+            if !old && self.bytes <= RING_BYTES_MAX {
+                break;
+            }
+            if let Some((_, event)) = self.ring.pop_front() {
+                self.bytes -= event.size();
+                self.first_seq += 1;
+                self.floor = self.floor.max(event.rv);
+            }
+        }
+    }
+}

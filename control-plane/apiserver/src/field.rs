@@ -1,0 +1,210 @@
+//! Field paths and validation errors in upstream's wording.
+
+use serde_json::Value;
+
+/// A field's place in an object, as error messages print it: `spec.ports[0].port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path(String);
+
+impl Path {
+    /// The top-level field `name`.
+    #[must_use]
+    pub fn root(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    /// The field `name` below this one.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() {
+            Self::root(name)
+        } else {
+            Self(format!("{}.{name}", self.0))
+        }
+    }
+
+    /// Item `index` of this list.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+
+    /// Entry `key` of this map.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        Self(format!("{}[{key}]", self.0))
+    }
+
+    /// The path as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Problem {
+    Required,
+    Invalid(String),
+    NotSupported {
+        value: String,
+        supported: Vec<String>,
+    },
+    Duplicate(String),
+    Forbidden,
+    TooLong {
+        max: usize,
+    },
+    TooMany {
+        count: usize,
+        max: usize,
+    },
+    NotFound(String),
+}
+
+/// One broken rule at one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// Where.
+    pub field: String,
+    problem: Problem,
+    detail: String,
+}
+
+impl FieldError {
+    fn new(path: &Path, problem: Problem, detail: impl Into<String>) -> Self {
+        Self {
+            field: path.0.clone(),
+            problem,
+            detail: detail.into(),
+        }
+    }
+
+    /// The field must be set.
+    pub fn required(path: &Path, detail: impl Into<String>) -> Self {
+        Self::new(path, Problem::Required, detail)
+    }
+
+    /// The value breaks a rule.
+    pub fn invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(path, Problem::Invalid(value.into().to_string()), detail)
+    }
+
+    /// The value is none of the known ones.
+    pub fn not_supported(path: &Path, value: &str, supported: &[&str]) -> Self {
+        let supported = supported.iter().map(|s| (*s).to_owned()).collect();
+        let value = Value::from(value).to_string();
+        Self::new(path, Problem::NotSupported { value, supported }, "")
+    }
+
+    /// The value occurs twice where it must be unique.
+    pub fn duplicate(path: &Path, value: impl Into<Value>) -> Self {
+        Self::new(path, Problem::Duplicate(value.into().to_string()), "")
+    }
+
+    /// The field may not be set here.
+    pub fn forbidden(path: &Path, detail: impl Into<String>) -> Self {
+        Self::new(path, Problem::Forbidden, detail)
+    }
+
+    /// The value has more than `max` bytes.
+    pub fn too_long(path: &Path, max: usize) -> Self {
+        Self::new(path, Problem::TooLong { max }, "")
+    }
+
+    /// The list has more than `max` items.
+    pub fn too_many(path: &Path, count: usize, max: usize) -> Self {
+        Self::new(path, Problem::TooMany { count, max }, "")
+    }
+
+    /// The value names something that is not there.
+    pub fn not_found(path: &Path, value: impl Into<Value>) -> Self {
+        Self::new(path, Problem::NotFound(value.into().to_string()), "")
+    }
+
+    /// The machine-readable reason of the cause.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self.problem {
+            Problem::Required => "FieldValueRequired",
+            Problem::Invalid(_) => "FieldValueInvalid",
+            Problem::NotSupported { .. } => "FieldValueNotSupported",
+            Problem::Duplicate(_) => "FieldValueDuplicate",
+            Problem::Forbidden => "FieldValueForbidden",
+            Problem::TooLong { .. } => "FieldValueTooLong",
+            Problem::TooMany { .. } => "FieldValueTooMany",
+            Problem::NotFound(_) => "FieldValueNotFound",
+        }
+    }
+
+    /// The sentence without the path.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let head = match &self.problem {
+            Problem::Required => "Required value".to_owned(),
+            Problem::Invalid(value) => format!("Invalid value: {value}"),
+            Problem::NotSupported { value, supported } => {
+                let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
+                format!(
+                    "Unsupported value: {value}: supported values: {}",
+                    list.join(", ")
+                )
+            }
+            Problem::Duplicate(value) => format!("Duplicate value: {value}"),
+            Problem::Forbidden => "Forbidden".to_owned(),
+            Problem::TooLong { max } => format!("Too long: may not be more than {max} bytes"),
+            Problem::TooMany { count, max } => {
+                let noun = if *max == 1 { "item" } else { "items" };
+                format!("Too many: {count}: must have at most {max} {noun}")
+            }
+            Problem::NotFound(value) => format!("Not found: {value}"),
+        };
+        if self.detail.is_empty() {
+            head
+        } else {
+            format!("{head}: {}", self.detail)
+        }
+    }
+}
+
+impl std::fmt::Display for FieldError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.body())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_upstreams() {
+        let p = Path::root("spec").child("ports").index(1).child("port");
+        let cases = [
+            (
+                FieldError::required(&p, ""),
+                "spec.ports[1].port: Required value",
+            ),
+            (
+                FieldError::invalid(&p, 0, "must be between 1 and 65535, inclusive"),
+                "spec.ports[1].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
+            (
+                FieldError::not_supported(&p, "x", &["TCP", "UDP"]),
+                "spec.ports[1].port: Unsupported value: \"x\": supported values: \"TCP\", \"UDP\"",
+            ),
+            (
+                FieldError::duplicate(&p, "a"),
+                "spec.ports[1].port: Duplicate value: \"a\"",
+            ),
+            (
+                FieldError::too_many(&p, 3, 1),
+                "spec.ports[1].port: Too many: 3: must have at most 1 item",
+            ),
+        ];
+        for (error, text) in cases {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

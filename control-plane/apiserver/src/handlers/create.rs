@@ -1,0 +1,104 @@
+//! POST: a new object, a binding, an eviction.
+
+use proto_api::schema::Gvk;
+use serde_json::Value;
+
+use super::Call;
+use super::delete::delete_request;
+use super::objects::{gvk, success};
+use crate::http::{Request, ResourcePath, Response};
+use crate::registry::Kind;
+use crate::server::Target;
+use crate::status::StatusError;
+use crate::tree;
+
+const BINDING: Gvk<'static> = Gvk {
+    group: "",
+    version: "v1",
+    kind: "Binding",
+};
+const EVICTION: Gvk<'static> = Gvk {
+    group: "policy",
+    version: "v1",
+    kind: "Eviction",
+};
+
+impl Call {
+    pub(super) async fn create(
+        &self,
+        kind: &'static Kind,
+        path: &ResourcePath,
+        request: Request,
+    ) -> Result<Response, StatusError> {
+        self.accept()?;
+        let decoded = self.read_object(request, gvk(kind)).await?;
+        let context = self.write_context(false)?;
+        let warnings = kind.strategy.warnings(&decoded.value);
+        let made = self
+            .api
+            .server
+            .create(kind, &path.namespace, decoded.value, &context)
+            .await?;
+        let mut answer = self.object_answer(201, kind, &made)?;
+        self.warn(&mut answer, &decoded.findings, &warnings)?;
+        Ok(answer)
+    }
+
+    pub(super) async fn bind(
+        &self,
+        target: &Target,
+        request: Request,
+    ) -> Result<Response, StatusError> {
+        let decoded = self.read_object(request, BINDING).await?;
+        let context = self.write_context(false)?;
+        self.api
+            .server
+            .bind(target, &decoded.value, &context)
+            .await?;
+        Ok(success(201, None))
+    }
+
+    /// `POST …/bindings`: the pod's name is in the body.
+    pub(super) async fn create_binding(
+        &self,
+        path: &ResourcePath,
+        request: Request,
+    ) -> Result<Response, StatusError> {
+        if self.info.verb != "create" || path.namespace.is_empty() {
+            return Err(StatusError::path_not_found());
+        }
+        let decoded = self.read_object(request, BINDING).await?;
+        let pods = self.api.server.kind("", "v1", "pods")?;
+        let name = tree::text(&decoded.value, &["metadata", "name"]);
+        let target = Target::new(pods, &path.namespace, name);
+        let context = self.write_context(false)?;
+        self.api
+            .server
+            .bind(&target, &decoded.value, &context)
+            .await?;
+        Ok(success(201, None))
+    }
+
+    pub(super) async fn evict(
+        &self,
+        target: &Target,
+        request: Request,
+    ) -> Result<Response, StatusError> {
+        let decoded = self.read_object(request, EVICTION).await?;
+        let name = tree::text(&decoded.value, &["metadata", "name"]);
+        if !name.is_empty() && name != &*target.key.name {
+            return Err(StatusError::bad_request(
+                "name in URL does not match name in Eviction object",
+            ));
+        }
+        let options = decoded
+            .value
+            .get("deleteOptions")
+            .cloned()
+            .unwrap_or(Value::Null);
+        let (delete, dry_run) = delete_request(&options)?;
+        let context = self.write_context(dry_run)?;
+        self.api.server.evict(target, &delete, &context).await?;
+        Ok(success(201, None))
+    }
+}

@@ -1,0 +1,394 @@
+//! Discovery: which resources there are, aggregated or one group at a time.
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use proto_api::openapi::Resource;
+use proto_api::schema::Gvk;
+use serde_json::{Value, json};
+
+use super::Call;
+use super::reviews::REVIEWS;
+use crate::http::{Accept, Response, json_bytes, json_response, text_response};
+use crate::registry::{Kind, Registry, Scope, group_version};
+use crate::status::StatusError;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+
+/// Everything discovery answers, made once: the kinds do not change while the server runs.
+pub(crate) struct Discovery {
+    core: Aggregated,
+    groups: Aggregated,
+    resources: Vec<Listed>,
+    paths: Bytes,
+    address: String,
+}
+
+struct Aggregated {
+    body: Bytes,
+    etag: String,
+}
+
+/// One resource (or subresource) as discovery tells it.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    group: &'static str,
+    name: String,
+    singular: &'static str,
+    namespaced: bool,
+    kind: &'static str,
+    /// Group and version of the body, where they differ.
+    body: Option<(&'static str, &'static str)>,
+    verbs: Vec<&'static str>,
+    short: &'static [&'static str],
+    categories: &'static [&'static str],
+}
+
+impl Discovery {
+    /// `address`: `host:port` that clients inside reach the server at.
+    pub(crate) fn new(registry: Registry, address: &str) -> Self {
+        let resources = listed(registry);
+        let groups = group_names(&resources);
+        let named: Vec<Value> = groups
+            .iter()
+            .filter(|g| !g.is_empty())
+            .map(|g| group_item(g, &resources))
+            .collect();
+        let core = vec![group_item("", &resources)];
+        let mut paths: Vec<String> = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics"]
+            .iter()
+            .map(|path| (*path).to_owned())
+            .collect();
+        for group in groups.iter().filter(|g| !g.is_empty()) {
+            paths.extend([format!("/apis/{group}"), format!("/apis/{group}/v1")]);
+        }
+        paths.extend(["/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+        Self {
+            core: Aggregated::new(&core),
+            groups: Aggregated::new(&named),
+            paths: Bytes::from(json!({"paths": paths}).to_string()),
+            address: address.to_owned(),
+            resources,
+        }
+    }
+
+    /// Groups in the order of preference.
+    pub(crate) fn groups(&self) -> Vec<&'static str> {
+        group_names(&self.resources)
+    }
+
+    /// The resources of one group, subresources included.
+    pub(super) fn of_group<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Listed> {
+        self.resources
+            .iter()
+            .filter(move |resource| resource.group == group)
+    }
+
+    /// The paths there are, for `GET /`.
+    pub(crate) fn paths(&self) -> Response {
+        json_bytes(200, self.paths.clone())
+    }
+
+    fn api_versions(&self) -> Value {
+        json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [
+                {"clientCIDR": "0.0.0.0/0", "serverAddress": self.address},
+            ],
+        })
+    }
+
+    fn group_list(&self) -> Value {
+        let groups: Vec<Value> = group_names(&self.resources)
+            .iter()
+            .filter(|group| !group.is_empty())
+            .map(|group| group_value(group))
+            .collect();
+        json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+    }
+
+    fn group(&self, group: &str) -> Option<Value> {
+        let known = !group.is_empty() && self.resources.iter().any(|r| r.group == group);
+        known.then(|| {
+            let mut value = group_value(group);
+            value["kind"] = json!("APIGroup");
+            value["apiVersion"] = json!("v1");
+            value
+        })
+    }
+
+    fn resource_list(&self, group: &str, version: &str) -> Option<Value> {
+        let resources: Vec<Value> = self
+            .resources
+            .iter()
+            .filter(|r| r.group == group)
+            .map(Listed::legacy)
+            .collect();
+        (version == "v1" && !resources.is_empty()).then(|| {
+            json!({
+                "kind": "APIResourceList", "apiVersion": "v1",
+                "groupVersion": group_version(group, version), "resources": resources,
+            })
+        })
+    }
+}
+
+impl Aggregated {
+    fn new(items: &[Value]) -> Self {
+        let body = json!({
+            "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
+            "metadata": {}, "items": items,
+        })
+        .to_string();
+        let etag = format!("\"{}\"", proto_api::openapi::hash(body.as_bytes()));
+        Self {
+            body: Bytes::from(body),
+            etag,
+        }
+    }
+}
+
+impl Listed {
+    fn legacy(&self) -> Value {
+        let mut value = json!({
+            "name": self.name, "singularName": self.singular, "namespaced": self.namespaced,
+            "kind": self.kind, "verbs": self.verbs,
+        });
+        if let Some((group, version)) = self.body {
+            value["group"] = json!(group);
+            value["version"] = json!(version);
+        }
+        if !self.short.is_empty() {
+            value["shortNames"] = json!(self.short);
+        }
+        if !self.categories.is_empty() {
+            value["categories"] = json!(self.categories);
+        }
+        value
+    }
+
+    pub(super) fn for_openapi(&self) -> Resource<'_> {
+        let (group, version) = self.body.unwrap_or((self.group, "v1"));
+        Resource {
+            name: &self.name,
+            gvk: Gvk {
+                group,
+                version,
+                kind: self.kind,
+            },
+            namespaced: self.namespaced,
+            verbs: &self.verbs,
+        }
+    }
+
+    fn response_kind(&self) -> Value {
+        let (group, version) = self.body.unwrap_or((self.group, "v1"));
+        json!({"group": group, "version": version, "kind": self.kind})
+    }
+}
+
+fn listed(registry: Registry) -> Vec<Listed> {
+    let mut all: Vec<Listed> = registry.served().flat_map(of_kind).collect();
+    all.extend(REVIEWS.iter().map(|review| Listed {
+        group: review.group,
+        name: review.plural.to_owned(),
+        singular: review.singular,
+        namespaced: false,
+        kind: review.kind,
+        body: None,
+        verbs: vec!["create"],
+        short: &[],
+        categories: &[],
+    }));
+    all
+}
+
+fn of_kind(kind: &'static Kind) -> Vec<Listed> {
+    let main = Listed {
+        group: kind.group,
+        name: kind.plural.to_owned(),
+        singular: kind.singular,
+        namespaced: kind.scope == Scope::Namespaced,
+        kind: kind.kind,
+        body: None,
+        verbs: VERBS.to_vec(),
+        short: kind.short,
+        categories: kind.categories,
+    };
+    let mut all = vec![main.clone()];
+    all.extend(kind.subresources.iter().map(|sub| {
+        let body = sub.body();
+        Listed {
+            name: format!("{}/{}", kind.plural, sub.name()),
+            singular: "",
+            kind: body.map_or(kind.kind, |(_, _, kind)| kind),
+            body: body.map(|(group, version, _)| (group, version)),
+            verbs: sub.verbs().to_vec(),
+            short: &[],
+            categories: &[],
+            ..main.clone()
+        }
+    }));
+    all
+}
+
+/// Groups in the order of preference: core, apps, the others by name.
+fn group_names(resources: &[Listed]) -> Vec<&'static str> {
+    let mut names: Vec<&'static str> = resources.iter().map(|r| r.group).collect();
+    names.sort_by_key(|group| match *group {
+        "" => (0, ""),
+        "apps" => (1, ""),
+        other => (2, other),
+    });
+    names.dedup();
+    names
+}
+
+fn group_value(group: &str) -> Value {
+    let version = json!({"groupVersion": group_version(group, "v1"), "version": "v1"});
+    json!({"name": group, "versions": [version], "preferredVersion": version})
+}
+
+/// A group with its resources, subresources inside their parents.
+fn group_item(group: &str, resources: &[Listed]) -> Value {
+    let own: Vec<&Listed> = resources.iter().filter(|r| r.group == group).collect();
+    let items: Vec<Value> = own
+        .iter()
+        .filter(|resource| !resource.name.contains('/'))
+        .map(|resource| {
+            let mut value = json!({
+                "resource": resource.name, "responseKind": resource.response_kind(),
+                "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
+                "singularResource": resource.singular, "verbs": resource.verbs,
+            });
+            if !resource.short.is_empty() {
+                value["shortNames"] = json!(resource.short);
+            }
+            if !resource.categories.is_empty() {
+                value["categories"] = json!(resource.categories);
+            }
+            let prefix = format!("{}/", resource.name);
+            let subs: Vec<Value> = own
+                .iter()
+                .filter_map(|sub| {
+                    let name = sub.name.strip_prefix(&prefix)?;
+                    Some(json!({
+                        "subresource": name, "responseKind": sub.response_kind(),
+                        "verbs": sub.verbs,
+                    }))
+                })
+                .collect();
+            if !subs.is_empty() {
+                value["subresources"] = json!(subs);
+            }
+            value
+        })
+        .collect();
+    let meta = if group.is_empty() {
+        json!({})
+    } else {
+        json!({"name": group})
+    };
+    json!({
+        "metadata": meta,
+        "versions": [{"version": "v1", "resources": items, "freshness": "Current"}],
+    })
+}
+
+impl Call {
+    pub(super) fn discovery(&self, parts: &[&str]) -> Result<Response, StatusError> {
+        let discovery = &self.api.discovery;
+        let aggregated = Accept::discovery(&self.headers);
+        let missing = StatusError::path_not_found;
+        match parts {
+            ["api"] if aggregated => Ok(self.aggregated(&discovery.core)),
+            ["apis"] if aggregated => Ok(self.aggregated(&discovery.groups)),
+            ["api"] => Ok(vary(json_response(200, &discovery.api_versions()))),
+            ["apis"] => Ok(vary(json_response(200, &discovery.group_list()))),
+            ["api", version] => {
+                let list = discovery.resource_list("", version).ok_or_else(missing)?;
+                Ok(json_response(200, &list))
+            }
+            ["apis", group] => {
+                let group = discovery.group(group).ok_or_else(missing)?;
+                Ok(json_response(200, &group))
+            }
+            ["apis", group, version] => {
+                let list = discovery
+                    .resource_list(group, version)
+                    .ok_or_else(missing)?;
+                Ok(json_response(200, &list))
+            }
+            _ => Err(missing()),
+        }
+    }
+
+    fn aggregated(&self, document: &Aggregated) -> Response {
+        let known = self
+            .headers
+            .get(IF_NONE_MATCH)
+            .and_then(|value| value.to_str().ok());
+        let mut answer = if known == Some(document.etag.as_str()) {
+            text_response(304, Bytes::new())
+        } else {
+            json_bytes(200, document.body.clone())
+        };
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
+        if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+            headers.insert(ETAG, etag);
+        }
+        vary(answer)
+    }
+}
+
+/// The answer depends on the Accept header.
+fn vary(mut answer: Response) -> Response {
+    answer
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_tell_the_same_resources() {
+        let discovery = Discovery::new(Registry::default(), "127.0.0.1:6443");
+        let aggregated: Value = serde_json::from_slice(&discovery.core.body).unwrap();
+        let resources = &aggregated["items"][0]["versions"][0]["resources"];
+        let pods = resources
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|r| r["resource"] == "pods")
+            .unwrap();
+        assert_eq!(pods["shortNames"], json!(["po"]));
+        assert_eq!(pods["subresources"].as_array().unwrap().len(), 6);
+        let legacy = discovery.resource_list("", "v1").unwrap();
+        let names: Vec<&str> = legacy["resources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|r| r["name"].as_str())
+            .collect();
+        assert!(names.contains(&"pods/eviction"));
+        assert!(discovery.resource_list("apps", "v2").is_none());
+        assert!(discovery.group("").is_none());
+        assert_eq!(
+            discovery.group("apps").unwrap()["preferredVersion"]["version"],
+            "v1"
+        );
+    }
+}

@@ -1,0 +1,355 @@
+//! The HTTP surface: authenticate, authorise, dispatch by verb, answer.
+//!
+//! Owns: what HTTP adds to the verbs of `server/`. Each verb is a file. Must not know: kinds'
+//! rules. A request is logged once, with its outcome.
+
+mod authenticate;
+mod create;
+mod delete;
+mod discovery;
+mod get;
+mod health;
+mod list;
+mod objects;
+mod openapi;
+mod patch;
+mod pod_streams;
+mod reviews;
+mod selectors;
+mod token;
+mod update;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::HeaderMap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error};
+
+pub(crate) use self::discovery::Discovery;
+pub(crate) use self::openapi::OpenApi;
+use crate::auth::{Attributes, Authorizer, Decision, TokenKeys, User};
+use crate::http::{
+    Accept, Peer, Query, Request, RequestInfo, ResourcePath, Response, status_response,
+};
+use crate::metrics::Metrics;
+use crate::node_streams::NodeStreams;
+use crate::registry::{Kind, Subresource};
+use crate::server::{Server, Target, WriteContext, WriteMode};
+use crate::status::{GroupResource, StatusError};
+
+/// Everything a request may need.
+pub(crate) struct Api {
+    pub(crate) server: Arc<Server>,
+    pub(crate) nodes: Arc<dyn NodeStreams>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) tokens: Arc<TokenKeys>,
+    pub(crate) discovery: Discovery,
+    pub(crate) openapi: OpenApi,
+    pub(crate) metrics: Metrics,
+    pub(crate) version: serde_json::Value,
+    /// Ends long answers at shutdown.
+    pub(crate) stop: CancellationToken,
+    /// Owns what outlives its request: exec sessions.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// One request, taken apart.
+pub(crate) struct Call {
+    pub(crate) api: Arc<Api>,
+    pub(crate) user: Arc<User>,
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) path: String,
+}
+
+impl Api {
+    /// Answers one request.
+    pub(crate) async fn handle(self: Arc<Self>, peer: Peer, request: Request) -> Response {
+        let started = Instant::now();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let query = Query::parse(request.uri().query());
+        let info = RequestInfo::parse(&method, &path, &query);
+        let (verb, plural) = (info.verb, info.resource.as_ref().map(|r| r.plural.clone()));
+        let answer = match Box::pin(Arc::clone(&self).answer(&peer, info, query, request)).await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                if refusal.code >= 500 {
+                    error!(%method, path, code = refusal.code, message = refusal.message, "failed");
+                }
+                status_response(&refusal)
+            }
+        };
+        let code = answer.status().as_u16();
+        let elapsed = started.elapsed();
+        debug!(%method, path, code, peer = %peer.address, ?elapsed, "answered");
+        self.metrics
+            .request(verb, plural.as_deref().unwrap_or_default(), code, elapsed);
+        answer
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        peer: &Peer,
+        info: RequestInfo,
+        query: Query,
+        request: Request,
+    ) -> Result<Response, StatusError> {
+        let user = self.authenticate(peer, request.headers())?;
+        let call = Call {
+            user: Arc::new(user),
+            info,
+            query,
+            headers: request.headers().clone(),
+            path: request.uri().path().to_owned(),
+            api: self,
+        };
+        call.authorize()?;
+        match call.info.resource.clone() {
+            Some(resource) => call.dispatch(&resource, request).await,
+            None => call.plain_path(),
+        }
+    }
+}
+
+impl Call {
+    fn authorize(&self) -> Result<(), StatusError> {
+        let mut attributes = Attributes {
+            verb: self.info.verb.to_owned(),
+            path: self.path.clone(),
+            ..Attributes::default()
+        };
+        if let Some(resource) = self.info.resource.clone() {
+            let ResourcePath {
+                group,
+                version,
+                namespace,
+                plural,
+                name,
+                subresource,
+            } = resource;
+            attributes = Attributes {
+                group,
+                version,
+                namespace,
+                resource: plural,
+                name,
+                subresource,
+                ..attributes
+            };
+        }
+        match self.api.authorizer.authorize(&self.user, &attributes) {
+            Decision::Allowed { .. } => Ok(()),
+            Decision::Denied => Err(forbidden(&self.user, &attributes)),
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        path: &ResourcePath,
+        request: Request,
+    ) -> Result<Response, StatusError> {
+        if let Some(review) = reviews::Review::find(path) {
+            return self.review(review, request).await;
+        }
+        if path.plural == "bindings" && path.group.is_empty() && path.subresource.is_empty() {
+            return self.create_binding(path, request).await;
+        }
+        let kind = self
+            .api
+            .server
+            .kind(&path.group, &path.version, &path.plural)?;
+        if path.name.is_empty() {
+            return self.collection(kind, path, request).await;
+        }
+        if kind.namespaced() && path.namespace.is_empty() {
+            return Err(StatusError::path_not_found());
+        }
+        let mut target = Target::new(kind, &path.namespace, &path.name);
+        if !path.subresource.is_empty() {
+            let found = kind.subresource(&path.subresource);
+            target.subresource = Some(found.ok_or_else(StatusError::path_not_found)?);
+        }
+        self.one(target, request).await
+    }
+
+    async fn collection(
+        &self,
+        kind: &'static Kind,
+        path: &ResourcePath,
+        request: Request,
+    ) -> Result<Response, StatusError> {
+        match self.info.verb {
+            "list" => self.list(kind, path).await,
+            "watch" => self.watch(kind, path).await,
+            "create" if kind.namespaced() == !path.namespace.is_empty() => {
+                self.create(kind, path, request).await
+            }
+            "deletecollection" => self.delete_collection(kind, path, request).await,
+            verb => Err(StatusError::method_not_supported(
+                kind.group_resource(),
+                verb,
+            )),
+        }
+    }
+
+    async fn one(&self, target: Target, request: Request) -> Result<Response, StatusError> {
+        let unsupported =
+            |verb| StatusError::method_not_supported(target.kind.group_resource(), verb);
+        match (target.subresource, self.info.verb) {
+            (None | Some(Subresource::Status | Subresource::Scale), "get") => {
+                self.get(&target).await
+            }
+            (None, "watch") => {
+                let path = self.info.resource.clone().unwrap_or_default();
+                self.watch(target.kind, &path).await
+            }
+            (
+                None | Some(Subresource::Status | Subresource::Scale | Subresource::Finalize),
+                "update",
+            ) => self.update(&target, request).await,
+            (None | Some(Subresource::Status | Subresource::Scale), "patch") => {
+                self.patch(&target, request).await
+            }
+            (None, "delete") => self.delete(&target, request).await,
+            (Some(Subresource::Binding), "create") => self.bind(&target, request).await,
+            (Some(Subresource::Eviction), "create") => self.evict(&target, request).await,
+            (Some(Subresource::Token), "create") => self.issue_token(&target, request).await,
+            (Some(Subresource::Log), "get") => self.logs(&target).await,
+            (Some(Subresource::Exec | Subresource::Attach), "get" | "create") => {
+                self.exec(&target, request).await
+            }
+            (_, verb) => Err(unsupported(verb)),
+        }
+    }
+
+    fn plain_path(&self) -> Result<Response, StatusError> {
+        if self.info.verb != "get" {
+            let gr = GroupResource {
+                group: "",
+                resource: "",
+            };
+            return Err(StatusError::method_not_supported(gr, self.info.verb));
+        }
+        let parts: Vec<&str> = self
+            .path
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .collect();
+        match parts.as_slice() {
+            ["healthz" | "livez" | "readyz", check @ ..] => self.health(check),
+            ["version"] => Ok(crate::http::json_response(200, &self.api.version)),
+            ["metrics"] => Ok(self.api.metrics.render(&self.api.server)),
+            ["openapi", rest @ ..] => self.openapi(rest),
+            ["api" | "apis", ..] => self.discovery(&parts),
+            ["openid", "v1", "jwks"] => {
+                Ok(crate::http::json_response(200, &self.api.tokens.jwks()))
+            }
+            [".well-known", "openid-configuration"] => Ok(token::openid_configuration()),
+            [] => Ok(self.api.discovery.paths()),
+            _ => Err(StatusError::path_not_found()),
+        }
+    }
+
+    pub(crate) fn accept(&self) -> Result<Accept, StatusError> {
+        Accept::of(&self.headers)
+    }
+
+    /// Who writes, and whether it is committed.
+    ///
+    /// # Errors
+    /// An unknown `dryRun`.
+    pub(crate) fn write_context(&self, body_dry_run: bool) -> Result<WriteContext, StatusError> {
+        let mut mode = if body_dry_run {
+            WriteMode::DryRun
+        } else {
+            WriteMode::Commit
+        };
+        for value in self.query.all("dryRun") {
+            match value {
+                "All" => mode = WriteMode::DryRun,
+                "" => {}
+                other => {
+                    return Err(StatusError::new(
+                        422,
+                        "Invalid",
+                        format!(
+                            "{}.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"{other}\": \
+                             supported values: \"All\"",
+                            match self.info.verb {
+                                "create" => "CreateOptions",
+                                "update" => "UpdateOptions",
+                                "patch" => "PatchOptions",
+                                _ => "DeleteOptions",
+                            }
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(WriteContext {
+            user: Arc::clone(&self.user),
+            mode,
+        })
+    }
+}
+
+/// Upstream's sentence for a request that nothing allows.
+fn forbidden(user: &User, attributes: &Attributes) -> StatusError {
+    let Attributes {
+        verb,
+        group,
+        resource,
+        subresource,
+        namespace,
+        name,
+        path,
+        ..
+    } = attributes;
+    if resource.is_empty() {
+        let message = format!(
+            "forbidden: User \"{}\" cannot {verb} path \"{path}\"",
+            user.name
+        );
+        let mut error = StatusError::new(403, "Forbidden", message);
+        error.details = Some(Box::default());
+        return error;
+    }
+    let what = if subresource.is_empty() {
+        resource.clone()
+    } else {
+        format!("{resource}/{subresource}")
+    };
+    let scope = if namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace \"{namespace}\"")
+    };
+    let plural = if group.is_empty() {
+        resource.clone()
+    } else {
+        format!("{resource}.{group}")
+    };
+    let about = if name.is_empty() {
+        plural
+    } else {
+        format!("{plural} \"{name}\"")
+    };
+    let message = format!(
+        "{about} is forbidden: User \"{}\" cannot {verb} resource \"{what}\" in API group \
+         \"{group}\" {scope}",
+        user.name
+    );
+    let mut error = StatusError::new(403, "Forbidden", message);
+    error.details = Some(Box::new(crate::status::Details {
+        name: name.clone(),
+        group: group.clone(),
+        kind: resource.clone(),
+        ..crate::status::Details::default()
+    }));
+    error
+}

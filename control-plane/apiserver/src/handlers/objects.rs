@@ -1,0 +1,230 @@
+//! Objects on the wire: decoding what clients send, writing what they asked for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use proto_api::decode::{self, Decoded, Encoding, Finding};
+use proto_api::schema::Gvk;
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::http::{BodyKind, Format, Request, Response, json_bytes, json_response, read_body};
+use crate::object::Obj;
+use crate::registry::{Kind, Scope};
+use crate::server::Server;
+use crate::status::{Details, StatusError};
+use crate::tables::{self, Header, IncludeObject};
+
+/// What happens to fields that the schema does not know (`fieldValidation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+impl Call {
+    pub(super) fn field_validation(&self) -> Result<FieldValidation, StatusError> {
+        match self.query.get("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => Err(StatusError::new(
+                422,
+                "Invalid",
+                format!(
+                    "fieldValidation: Unsupported value: \"{other}\": supported values: \
+                     \"Ignore\", \"Strict\", \"Warn\""
+                ),
+            )),
+        }
+    }
+
+    /// Reads an object of the given group, version and kind.
+    ///
+    /// # Errors
+    /// 400 with upstream's words when the body is something else, 413, 415.
+    pub(super) async fn read_object(
+        &self,
+        request: Request,
+        gvk: Gvk<'_>,
+    ) -> Result<Decoded, StatusError> {
+        let encoding = BodyKind::of(&self.headers)?.object()?;
+        let body = read_body(request.into_body()).await?;
+        let decoded = self.decode(&body, encoding, gvk)?;
+        self.refuse_findings(gvk, &decoded.findings)?;
+        Ok(decoded)
+    }
+
+    fn decode(
+        &self,
+        body: &[u8],
+        encoding: Encoding,
+        gvk: Gvk<'_>,
+    ) -> Result<Decoded, StatusError> {
+        let decoded = decode::body(self.api.server.schema, Some(gvk), body, encoding)
+            .map_err(|fault| StatusError::bad_request(fault.message(gvk)))?;
+        let found = decoded.gvk();
+        if (found.group, found.kind) != (gvk.group, gvk.kind) || found.version != gvk.version {
+            return Err(StatusError::bad_request(format!(
+                "the API version in the data ({}) does not match the expected API version ({})",
+                kind_text(found),
+                kind_text(gvk)
+            )));
+        }
+        Ok(decoded)
+    }
+
+    /// Strict validation refuses unknown and duplicate fields.
+    ///
+    /// # Errors
+    /// 400 with all of them.
+    pub(super) fn refuse_findings(
+        &self,
+        gvk: Gvk<'_>,
+        findings: &[Finding],
+    ) -> Result<(), StatusError> {
+        if findings.is_empty() || self.field_validation()? != FieldValidation::Strict {
+            return Ok(());
+        }
+        Err(StatusError::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {}",
+            gvk.kind,
+            gvk.version,
+            gvk.kind,
+            decode::strict_message(findings)
+        )))
+    }
+
+    /// Adds a `Warning: 299` header for each finding and each of the kind's own warnings.
+    pub(super) fn warn(
+        &self,
+        answer: &mut Response,
+        findings: &[Finding],
+        more: &[String],
+    ) -> Result<(), StatusError> {
+        let mut texts: Vec<String> = more.to_vec();
+        if self.field_validation()? == FieldValidation::Warn {
+            texts.extend(findings.iter().map(ToString::to_string));
+        }
+        for text in texts {
+            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+                answer
+                    .headers_mut()
+                    .append(HeaderName::from_static("warning"), value);
+            }
+        }
+        Ok(())
+    }
+
+    /// One object in the form that the client asked for.
+    pub(super) fn object_answer(
+        &self,
+        code: u16,
+        kind: &Kind,
+        obj: &Arc<Obj>,
+    ) -> Result<Response, StatusError> {
+        let format = self.accept()?.format;
+        if format == Format::Plain && kind.view.is_none() {
+            return Ok(json_bytes(code, obj.json.clone()));
+        }
+        self.value_answer(code, kind, &Server::shown(kind, obj))
+    }
+
+    /// One object that is a tree already.
+    pub(super) fn value_answer(
+        &self,
+        code: u16,
+        kind: &Kind,
+        value: &Value,
+    ) -> Result<Response, StatusError> {
+        let answer = match self.accept()?.format {
+            Format::Plain => value.clone(),
+            Format::Metadata(version) => tables::partial_metadata(value, version),
+            Format::Table(version) => {
+                let rv = value["metadata"]["resourceVersion"].clone();
+                let meta = json!({"resourceVersion": rv});
+                let include = self.include_object()?;
+                let now = (self.api.server.clock)();
+                let rows = std::iter::once(value);
+                tables::render(
+                    kind.table,
+                    rows,
+                    &meta,
+                    include,
+                    Header::Shown,
+                    version,
+                    now,
+                )
+            }
+        };
+        Ok(json_response(code, &answer))
+    }
+
+    pub(super) fn include_object(&self) -> Result<IncludeObject, StatusError> {
+        match self.query.get("includeObject") {
+            None | Some("Metadata") => Ok(IncludeObject::Metadata),
+            Some("None") => Ok(IncludeObject::None),
+            Some("Object") => Ok(IncludeObject::Object),
+            Some(other) => Err(StatusError::bad_request(format!(
+                "unrecognized includeObject value: {other}"
+            ))),
+        }
+    }
+}
+
+/// Status Success of something that has no object to show.
+pub(super) fn success(code: u16, details: Option<&Details>) -> Response {
+    let mut status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    if let Some(details) = details {
+        status["details"] = json!({"name": details.name, "kind": details.kind});
+        if !details.group.is_empty() {
+            status["details"]["group"] = json!(details.group);
+        }
+        if !details.uid.is_empty() {
+            status["details"]["uid"] = json!(details.uid);
+        }
+    }
+    if code != 200 {
+        status["code"] = json!(code);
+    }
+    json_response(code, &status)
+}
+
+pub(super) fn gvk(kind: &Kind) -> Gvk<'static> {
+    Gvk {
+        group: kind.group,
+        version: kind.version,
+        kind: kind.kind,
+    }
+}
+
+fn kind_text(gvk: Gvk<'_>) -> String {
+    format!(
+        "{}, Kind={}",
+        crate::registry::group_version(gvk.group, gvk.version),
+        gvk.kind
+    )
+}
+
+/// `{"type":…,"object":…}` of one watch message.
+pub(super) fn watch_frame(kind: &'static str, object: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(object.len() + 32);
+    frame.extend_from_slice(b"{\"type\":\"");
+    frame.extend_from_slice(kind.as_bytes());
+    frame.extend_from_slice(b"\",\"object\":");
+    frame.extend_from_slice(object);
+    frame.extend_from_slice(b"}\n");
+    Bytes::from(frame)
+}
+
+/// A path's namespace that a collection is limited to, checked against the kind's scope.
+pub(super) fn collection_namespace(kind: &Kind, namespace: &str) -> Result<(), StatusError> {
+    if kind.scope == Scope::Cluster && !namespace.is_empty() {
+        return Err(StatusError::path_not_found());
+    }
+    Ok(())
+}

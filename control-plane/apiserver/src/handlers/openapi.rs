@@ -1,0 +1,122 @@
+//! OpenAPI v3: an index with hashes, and one document per group and version, made when first asked
+//! for.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use hyper::header::{CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH};
+use proto_api::openapi;
+use serde_json::{Value, json};
+
+use super::Call;
+use super::discovery::{Discovery, Listed};
+use crate::http::{Response, json_bytes, text_response};
+use crate::status::StatusError;
+
+/// The documents by path below `/openapi/v3/`, and the index of them.
+pub(crate) struct OpenApi {
+    documents: BTreeMap<String, Document>,
+    index: OnceLock<Bytes>,
+}
+
+struct Document {
+    group: &'static str,
+    made: OnceLock<Made>,
+}
+
+struct Made {
+    body: Bytes,
+    hash: String,
+}
+
+impl OpenApi {
+    pub(crate) fn new(discovery: &Discovery) -> Self {
+        let mut documents = BTreeMap::new();
+        for group in discovery.groups() {
+            let path = match group {
+                "" => "api/v1".to_owned(),
+                group => format!("apis/{group}/v1"),
+            };
+            documents.insert(
+                path,
+                Document {
+                    group,
+                    made: OnceLock::new(),
+                },
+            );
+        }
+        Self {
+            documents,
+            index: OnceLock::new(),
+        }
+    }
+}
+
+impl Call {
+    pub(super) fn openapi(&self, rest: &[&str]) -> Result<Response, StatusError> {
+        match rest {
+            ["v3"] => Ok(json_bytes(200, self.index())),
+            ["v3", path @ ..] => {
+                let document = self.api.openapi.documents.get(&path.join("/"));
+                let document = document.ok_or_else(StatusError::path_not_found)?;
+                Ok(self.document(self.made(document)))
+            }
+            _ => Err(StatusError::path_not_found()),
+        }
+    }
+
+    fn index(&self) -> Bytes {
+        let make = || {
+            let mut paths = serde_json::Map::new();
+            for (path, document) in &self.api.openapi.documents {
+                let hash = &self.made(document).hash;
+                let url = format!("/openapi/v3/{path}?hash={hash}");
+                paths.insert(path.clone(), json!({"serverRelativeURL": url}));
+            }
+            Bytes::from(json!({"paths": Value::Object(paths)}).to_string())
+        };
+        self.api.openapi.index.get_or_init(make).clone()
+    }
+
+    fn made<'a>(&self, document: &'a Document) -> &'a Made {
+        document.made.get_or_init(|| {
+            let server = &self.api.server;
+            let own: Vec<&Listed> = self.api.discovery.of_group(document.group).collect();
+            let resources: Vec<openapi::Resource<'_>> =
+                own.iter().map(|r| r.for_openapi()).collect();
+            let body = openapi::document(server.schema, document.group, "v1", &resources);
+            let hash = openapi::hash(&body);
+            Made {
+                body: Bytes::from(body),
+                hash,
+            }
+        })
+    }
+
+    /// A document that is asked for by its hash never changes.
+    fn document(&self, made: &Made) -> Response {
+        let etag = format!("\"{}\"", made.hash);
+        let known = self
+            .headers
+            .get(IF_NONE_MATCH)
+            .and_then(|value| value.to_str().ok());
+        let mut answer = if known == Some(etag.as_str()) {
+            text_response(304, Bytes::new())
+        } else {
+            json_bytes(200, made.body.clone())
+        };
+        let headers = answer.headers_mut();
+        if let Ok(etag) = HeaderValue::from_str(&etag) {
+            headers.insert(ETAG, etag);
+        }
+        if self.query.get("hash") == Some(made.hash.as_str()) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+            headers.insert(
+                EXPIRES,
+                HeaderValue::from_static("Tue, 19 Jan 2038 03:14:07 GMT"),
+            );
+        }
+        answer
+    }
+}

@@ -1,0 +1,46 @@
+//! `serviceaccounts/token`, and how others check our tokens.
+
+use proto_api::schema::Gvk;
+use serde_json::json;
+
+use super::Call;
+use crate::auth::ISSUER;
+use crate::http::{Request, Response, json_response};
+use crate::server::Target;
+use crate::status::StatusError;
+
+const TOKEN_REQUEST: Gvk<'static> = Gvk {
+    group: "authentication.k8s.io",
+    version: "v1",
+    kind: "TokenRequest",
+};
+
+impl Call {
+    pub(super) async fn issue_token(
+        &self,
+        target: &Target,
+        request: Request,
+    ) -> Result<Response, StatusError> {
+        let body = self.read_object(request, TOKEN_REQUEST).await?.value;
+        let issued = self
+            .api
+            .server
+            .issue_token(&self.api.tokens, target, &body)
+            .await?;
+        Ok(json_response(201, &issued))
+    }
+}
+
+/// The OpenID provider configuration of the token issuer.
+pub(super) fn openid_configuration() -> Response {
+    json_response(
+        200,
+        &json!({
+            "issuer": ISSUER,
+            "jwks_uri": format!("{ISSUER}/openid/v1/jwks"),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }),
+    )
+}

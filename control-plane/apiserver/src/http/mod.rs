@@ -1,0 +1,20 @@
+//! HTTP as the API speaks it: paths, queries, bodies, formats, answers. No kinds, no rules.
+
+mod accept;
+mod body;
+mod listener;
+mod query;
+mod request_info;
+mod respond;
+
+pub(crate) use self::accept::{Accept, Format};
+pub(crate) use self::body::{BodyKind, read_body};
+pub(crate) use self::listener::{Listener, Peer, serve};
+pub(crate) use self::query::Query;
+pub(crate) use self::request_info::{RequestInfo, ResourcePath};
+pub(crate) use self::respond::{
+    Response, chunked, json_bytes, json_response, status_response, streamed, text_response,
+};
+
+/// A request with its body still unread.
+pub(crate) type Request = hyper::Request<hyper::body::Incoming>;

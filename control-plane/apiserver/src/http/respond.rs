@@ -1,0 +1,113 @@
+//! Answers: JSON, text and streams.
+
+use std::convert::Infallible;
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt as _};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::StatusCode;
+use hyper::body::Frame;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use serde_json::Value;
+
+use crate::status::StatusError;
+
+/// Body of an answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// An answer.
+pub(crate) type Response = hyper::Response<Body>;
+
+/// Bytes that one frame of a long answer holds, about.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+fn response(code: u16, content_type: &'static str, body: Body) -> Response {
+    let mut response = hyper::Response::new(body);
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// An answer of bytes that are JSON already.
+pub(crate) fn json_bytes(code: u16, bytes: Bytes) -> Response {
+    response(code, "application/json", Full::new(bytes).boxed_unsync())
+}
+
+/// An answer of a JSON tree.
+pub(crate) fn json_response(code: u16, value: &Value) -> Response {
+    json_bytes(code, Bytes::from(value.to_string()))
+}
+
+/// A refusal.
+pub(crate) fn status_response(error: &StatusError) -> Response {
+    let mut answer = json_response(error.code, &error.to_value());
+    let seconds = error
+        .details
+        .as_ref()
+        .map_or(0, |details| details.retry_after_seconds);
+    if seconds > 0 {
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    answer
+}
+
+/// An answer of plain text.
+pub(crate) fn text_response(code: u16, text: impl Into<Bytes>) -> Response {
+    response(
+        code,
+        "text/plain; charset=utf-8",
+        Full::new(text.into()).boxed_unsync(),
+    )
+}
+
+/// An answer whose end is not known yet.
+pub(crate) fn streamed(
+    content_type: &'static str,
+    stream: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response {
+    let frames = stream.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+    response(200, content_type, StreamBody::new(frames).boxed_unsync())
+}
+
+/// A JSON answer made of many parts, written in frames of about 64 KiB so that it is never
+/// in memory as a whole.
+pub(crate) fn chunked(parts: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
+    let mut parts = parts.peekable();
+    let frames = std::iter::from_fn(move || {
+        let mut chunk = BytesMut::with_capacity(parts.peek()?.len().max(4096));
+        while let Some(part) =
+            parts.next_if(|part| chunk.is_empty() || chunk.len() + part.len() <= CHUNK_BYTES)
+        {
+            chunk.extend_from_slice(&part);
+        }
+        Some(chunk.freeze())
+    });
+    streamed("application/json", futures::stream::iter(frames))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn parts_are_joined_into_frames_and_nothing_is_lost() {
+        let parts = (0..1000).map(|i| Bytes::from(format!("{i:0>300}")));
+        let whole: Vec<u8> = parts.clone().flat_map(|p| p.to_vec()).collect();
+        let mut body = chunked(parts.collect::<Vec<_>>().into_iter()).into_body();
+        let mut seen = Vec::new();
+        let mut frames = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.into_data().unwrap();
+            assert!(bytes.len() <= CHUNK_BYTES);
+            frames += 1;
+            seen.extend_from_slice(&bytes);
+        }
+        assert_eq!(seen, whole);
+        assert!(frames < 10);
+    }
+}

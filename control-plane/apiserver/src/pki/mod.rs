@@ -1,0 +1,192 @@
+//! The cluster's certificate authority and what it issues.
+//!
+//! Owns: `<data-dir>/pki/{ca.crt, ca.key, sa.key, join.token}`, made at first start and never changed after;
+//! keys are 0600. Certificates of servers and clients are issued on demand and not kept.
+
+mod files;
+mod issue;
+mod kubeconfig;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData as _,
+};
+
+pub use self::issue::{Identity, NODE_CERTIFICATE_DAYS};
+pub use self::kubeconfig::{Kubeconfig, write_kubeconfig};
+use crate::auth::{TokenKeyError, TokenKeys};
+
+/// Days that the authority is valid: ten years.
+const CA_DAYS: u64 = 3650;
+
+/// Why the authority cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file could not be read or written.
+    #[error("{what} {}", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A key or certificate is not what it must be, or could not be made.
+    #[error("{what}")]
+    Certificate {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// The service account key is unusable.
+    #[error("service account key {}", path.display())]
+    TokenKey {
+        /// The key's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TokenKeyError,
+    },
+    /// A signing request asks for something that is not given.
+    #[error("certificate signing request refused: {why}")]
+    Refused {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// The cluster's authority.
+pub struct Pki {
+    ca_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    tokens: Arc<TokenKeys>,
+    join_token: String,
+}
+
+impl std::fmt::Debug for Pki {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pki").finish_non_exhaustive()
+    }
+}
+
+impl Pki {
+    /// Opens `dir`, or makes a new authority there. Blocking: call it before serving.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or holds something else.
+    pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        files::make_private_dir(dir)?;
+        let ca_key = load_or_make_key(&dir.join("ca.key"))?;
+        let ca_path = dir.join("ca.crt");
+        let ca_pem = match files::read(&ca_path)? {
+            Some(pem) => pem,
+            None => {
+                let pem = make_ca(&ca_key)?;
+                files::write(&ca_path, pem.as_bytes(), files::PUBLIC)?;
+                pem
+            }
+        };
+        let issuer =
+            Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(|source| PkiError::Certificate {
+                what: format!("read {}", ca_path.display()),
+                source,
+            })?;
+        let sa_path = dir.join("sa.key");
+        let sa_key = load_or_make_key(&sa_path)?;
+        let tokens = TokenKeys::new(&sa_key.serialize_pem(), &sa_key.subject_public_key_info())
+            .map_err(|source| PkiError::TokenKey {
+                path: sa_path,
+                source,
+            })?;
+        let join_token = load_or_make_token(&dir.join("join.token"))?;
+        Ok(Self {
+            ca_pem,
+            issuer,
+            tokens: Arc::new(tokens),
+            join_token,
+        })
+    }
+
+    /// The authority's certificate.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The secret with which a new node asks for its certificate.
+    #[must_use]
+    pub fn join_token(&self) -> &str {
+        &self.join_token
+    }
+
+    /// Whether `token` is the join token. Takes the same time for every wrong one of its length.
+    #[must_use]
+    pub fn is_join_token(&self, token: &str) -> bool {
+        let (ours, theirs) = (self.join_token.as_bytes(), token.as_bytes());
+        let differences = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
+        ours.len() == theirs.len() && differences == 0
+    }
+
+    /// Signs and checks service account tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &Arc<TokenKeys> {
+        &self.tokens
+    }
+}
+
+fn load_or_make_key(path: &Path) -> Result<KeyPair, PkiError> {
+    let wrap = |what: &str, source| PkiError::Certificate {
+        what: format!("{what} {}", path.display()),
+        source,
+    };
+    if let Some(pem) = files::read(path)? {
+        return KeyPair::from_pem(&pem).map_err(|source| wrap("read key", source));
+    }
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+        .map_err(|source| wrap("make key", source))?;
+    files::write(path, key.serialize_pem().as_bytes(), files::SECRET)?;
+    Ok(key)
+}
+
+fn load_or_make_token(path: &Path) -> Result<String, PkiError> {
+    if let Some(token) = files::read(path)? {
+        return Ok(token.trim().to_owned());
+    }
+    // 192 bits from the operating system's generator.
+    let secret: [u8; 24] = rand::random();
+    let token = URL_SAFE_NO_PAD.encode(secret);
+    files::write(path, token.as_bytes(), files::SECRET)?;
+    Ok(token)
+}
+
+fn make_ca(key: &KeyPair) -> Result<String, PkiError> {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, "skep-ca");
+    params.distinguished_name = name;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    issue::set_validity(&mut params, CA_DAYS);
+    let made = params.self_signed(key);
+    let made = made.map_err(|source| PkiError::Certificate {
+        what: "sign the authority's certificate".to_owned(),
+        source,
+    })?;
+    Ok(made.pem())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Delete: preconditions, grace, finalizers, propagation.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::commit::{Change, CommitFault};
+use super::{Server, Target, WriteContext, timestamp};
+use crate::cache::ListRequest;
+use crate::object::Obj;
+use crate::registry::{Graceful, Kind};
+use crate::status::StatusError;
+use crate::tree;
+
+/// Finalizer of a foreground deletion: the owner waits for its dependents.
+pub(super) const FOREGROUND: &str = "foregroundDeletion";
+/// Finalizer of an orphaning deletion: the dependents are released first.
+pub(super) const ORPHAN: &str = "orphan";
+const RETRIES_MAX: usize = 16;
+
+/// What happens to dependents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// They stay, without the owner reference.
+    Orphan,
+    /// They go after the owner.
+    Background,
+    /// The owner goes after them.
+    Foreground,
+}
+
+/// What must be true of the object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preconditions {
+    /// Its uid.
+    pub uid: Option<String>,
+    /// Its resourceVersion.
+    pub resource_version: Option<String>,
+}
+
+/// How to delete.
+#[derive(Debug, Clone, Default)]
+pub struct DeleteRequest {
+    /// Seconds the object may take to end; the kind's default when absent.
+    pub grace_seconds: Option<i64>,
+    /// What must be true of it.
+    pub preconditions: Preconditions,
+    /// What happens to dependents; background when absent.
+    pub propagation: Option<Propagation>,
+}
+
+/// How a deletion went.
+#[derive(Debug, Clone)]
+pub enum Deleted {
+    /// The object is gone; its last state.
+    Gone(Arc<Obj>),
+    /// The object is marked and waits for its grace period or finalizers.
+    Lingers(Arc<Obj>),
+}
+
+impl Server {
+    /// Deletes an object, or marks it as being deleted.
+    ///
+    /// # Errors
+    /// NotFound; Conflict when a precondition fails.
+    pub async fn delete(
+        &self,
+        target: &Target,
+        request: &DeleteRequest,
+        context: &WriteContext,
+    ) -> Result<Deleted, StatusError> {
+        self.admission.delete(target)?;
+        let mut attempts = 0;
+        loop {
+            let Some(current) = self.cached(target) else {
+                self.cache.wait_for(self.newest().await?).await?;
+                if self.cached(target).is_some() {
+                    continue;
+                }
+                return Err(target.not_found());
+            };
+            check(target, &current, &request.preconditions)?;
+            let old = current.value();
+            let mut new = old.clone();
+            set_propagation(&mut new, request.propagation);
+            let grace = target.kind.strategy.graceful(&old, request.grace_seconds);
+            self.mark(&mut new, &old, target.kind, grace);
+            attempts += 1;
+            let gone = self.is_finished(target, &new);
+            if !gone && new == old {
+                return Ok(Deleted::Lingers(current));
+            }
+            let step = if gone {
+                Change::Remove(&current)
+            } else {
+                Change::Replace(&mut new, &current)
+            };
+            match self.commit(target, context, step).await {
+                Ok(obj) if gone => return Ok(Deleted::Gone(obj)),
+                Ok(obj) => return Ok(Deleted::Lingers(obj)),
+                Err(CommitFault::Refused(error)) => return Err(error),
+                Err(_) if attempts >= RETRIES_MAX => {
+                    let resource = target.kind.group_resource();
+                    return Err(StatusError::modified(resource, &target.key.name));
+                }
+                Err(CommitFault::Stale | CommitFault::NumberTaken) => {}
+            }
+        }
+    }
+
+    /// Deletes everything that `list` selects; what vanished meanwhile counts as deleted.
+    ///
+    /// # Errors
+    /// The first error other than NotFound.
+    pub async fn delete_collection(
+        &self,
+        kind: &'static Kind,
+        list: &ListRequest,
+        request: &DeleteRequest,
+        context: &WriteContext,
+    ) -> Result<Vec<Arc<Obj>>, StatusError> {
+        let page = self.list(kind, list).await?;
+        for obj in &page.items {
+            let target = Target {
+                kind,
+                key: obj.key.clone(),
+                subresource: None,
+            };
+            match self.delete(&target, request, context).await {
+                Ok(_) => {}
+                Err(error) if error.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(page.items)
+    }
+
+    /// Sets deletion time and grace; a second deletion can only shorten the time.
+    fn mark(&self, new: &mut Value, old: &Value, kind: &Kind, grace: Graceful) {
+        let seconds = match grace {
+            Graceful::Now => 0,
+            Graceful::After(seconds) => seconds,
+        };
+        let running = !tree::is_unset(tree::at(old, &["metadata", "deletionTimestamp"]));
+        let left = tree::int(old, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or_default();
+        if running && left <= seconds {
+            return;
+        }
+        let at = (self.clock)() + SignedDuration::from_secs(seconds);
+        let generation = tree::int(old, &["metadata", "generation"]);
+        let meta = tree::object_mut(new, "metadata");
+        meta.insert("deletionTimestamp".to_owned(), json!(timestamp(at)));
+        meta.insert("deletionGracePeriodSeconds".to_owned(), json!(seconds));
+        if let Some(generation) = generation
+            && !running
+        {
+            meta.insert("generation".to_owned(), json!(generation + 1));
+        }
+        if kind.kind == "Namespace" {
+            tree::object_mut(new, "status").insert("phase".to_owned(), json!("Terminating"));
+        }
+    }
+}
+
+fn check(target: &Target, current: &Obj, wanted: &Preconditions) -> Result<(), StatusError> {
+    let resource = target.kind.group_resource();
+    if let Some(uid) = &wanted.uid
+        && **uid != *current.meta.uid
+    {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            current.meta.uid
+        );
+        return Err(StatusError::conflict(resource, &target.key.name, &why));
+    }
+    if let Some(rv) = &wanted.resource_version
+        && *rv != current.rv.to_string()
+    {
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {rv}, ResourceVersion in \
+             object meta: {}",
+            current.rv
+        );
+        return Err(StatusError::conflict(resource, &target.key.name, &why));
+    }
+    Ok(())
+}
+
+/// The propagation is told to the garbage collector by a finalizer.
+fn set_propagation(object: &mut Value, propagation: Option<Propagation>) {
+    let Some(propagation) = propagation else {
+        return;
+    };
+    let meta = tree::object_mut(object, "metadata");
+    let mut finalizers: Vec<Value> = meta
+        .get("finalizers")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|finalizer| *finalizer != FOREGROUND && *finalizer != ORPHAN)
+        .cloned()
+        .collect();
+    match propagation {
+        Propagation::Orphan => finalizers.push(json!(ORPHAN)),
+        Propagation::Foreground => finalizers.push(json!(FOREGROUND)),
+        Propagation::Background => {}
+    }
+    if finalizers.is_empty() {
+        meta.shift_remove("finalizers");
+    } else {
+        meta.insert("finalizers".to_owned(), Value::Array(finalizers));
+    }
+}

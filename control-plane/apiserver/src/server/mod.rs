@@ -1,0 +1,195 @@
+//! The verbs on objects, without HTTP: what handlers and in-process callers share.
+//!
+//! Owns: the order of a write (defaults, admission, preparation, validation, numbers, commit,
+//! wait for the cache). Must not know: HTTP, authentication. Every write is one commit; nothing is
+//! answered before it is durable and in the cache, so a caller reads what it wrote.
+
+mod commit;
+mod create;
+mod delete;
+mod patch;
+mod pod_ops;
+mod read;
+mod scale;
+mod selection;
+mod token;
+mod update;
+
+use std::sync::Arc;
+
+use control_plane_storage::Store;
+use jiff::Timestamp;
+use proto_api::schema::{self, Gvk, Schema, TypeId};
+use serde_json::Value;
+
+use crate::admission::Admission;
+use crate::alloc::ServiceCidr;
+use crate::auth::User;
+use crate::cache::WatchCache;
+use crate::field::FieldError;
+use crate::object::{Obj, ObjKey};
+use crate::registry::{Kind, Registry, Subresource};
+use crate::status::StatusError;
+
+pub use self::delete::{DeleteRequest, Deleted, Preconditions, Propagation};
+pub use self::patch::{Patch, Patched};
+pub(crate) use self::scale::of as scale_of;
+pub use self::selection::selection;
+
+/// On whose behalf, and how, a write is made.
+#[derive(Debug, Clone)]
+pub struct WriteContext {
+    /// Who writes.
+    pub user: Arc<User>,
+    /// Whether the write is committed.
+    pub mode: WriteMode,
+}
+
+/// Whether a write is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteMode {
+    /// It is.
+    Commit,
+    /// Everything but the commit (`dryRun=All`).
+    DryRun,
+}
+
+impl WriteContext {
+    /// A committed write of `user`.
+    #[must_use]
+    pub fn of(user: Arc<User>) -> Self {
+        Self {
+            user,
+            mode: WriteMode::Commit,
+        }
+    }
+}
+
+/// One object's place: its kind, its key, and the path below it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The kind.
+    pub kind: &'static Kind,
+    /// Namespace and name.
+    pub key: ObjKey,
+    /// `None`: the object itself.
+    pub subresource: Option<Subresource>,
+}
+
+impl Target {
+    /// The object itself.
+    #[must_use]
+    pub fn new(kind: &'static Kind, namespace: &str, name: &str) -> Self {
+        Self {
+            kind,
+            key: ObjKey::new(namespace, name),
+            subresource: None,
+        }
+    }
+
+    pub(crate) fn not_found(&self) -> StatusError {
+        StatusError::not_found(self.kind.group_resource(), &self.key.name)
+    }
+
+    pub(crate) fn invalid(&self, errors: &[FieldError]) -> StatusError {
+        StatusError::invalid(self.kind.group, self.kind.kind, &self.key.name, errors)
+    }
+}
+
+/// The API's verbs over one store.
+pub struct Server {
+    pub(crate) store: Arc<dyn Store>,
+    /// All objects.
+    pub cache: Arc<WatchCache>,
+    /// All kinds.
+    pub registry: Registry,
+    pub(crate) schema: &'static Schema,
+    pub(crate) service_cidr: ServiceCidr,
+    pub(crate) admission: Admission,
+    pub(crate) clock: fn() -> Timestamp,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("store", &self.store.caps())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A server over `store`, reading from `cache`.
+    pub fn new(store: Arc<dyn Store>, cache: Arc<WatchCache>, service_cidr: ServiceCidr) -> Self {
+        let registry = Registry::default();
+        let admission = Admission::new(Arc::clone(&cache), registry);
+        Self {
+            store,
+            cache,
+            registry,
+            schema: schema::builtin(),
+            service_cidr,
+            admission,
+            clock: Timestamp::now,
+        }
+    }
+
+    /// The kind at a path; `NotFound` as for an unknown path.
+    ///
+    /// # Errors
+    /// There is no such resource.
+    pub fn kind(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+    ) -> Result<&'static Kind, StatusError> {
+        self.registry
+            .by_plural(group, version, plural)
+            .ok_or_else(StatusError::path_not_found)
+    }
+
+    /// The schema type of `kind`'s objects.
+    pub(crate) fn type_of(&self, kind: &Kind) -> Result<TypeId, StatusError> {
+        self.type_of_gvk(kind.group, kind.version, kind.kind)
+    }
+
+    pub(crate) fn type_of_gvk(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Result<TypeId, StatusError> {
+        self.schema
+            .kind(Gvk {
+                group,
+                version,
+                kind,
+            })
+            .ok_or_else(|| StatusError::internal(format!("no schema of {group}/{version} {kind}")))
+    }
+
+    /// The object in the form of `kind`: views translate.
+    pub(crate) fn shown(kind: &Kind, obj: &Obj) -> Value {
+        let value = obj.value();
+        kind.view
+            .map_or_else(|| value.clone(), |view| (view.show)(value.clone()))
+    }
+
+    /// The current time as the API writes it.
+    pub(crate) fn now_text(&self) -> String {
+        timestamp((self.clock)())
+    }
+}
+
+/// RFC 3339 with whole seconds.
+pub(crate) fn timestamp(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A fresh `metadata.uid`.
+pub(crate) fn new_uid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Get, list, watch.
+
+use std::sync::Arc;
+
+use super::{Server, Target};
+use crate::cache::{Filter, ListPage, ListRequest, WatchStart, Watcher};
+use crate::object::Obj;
+use crate::registry::Kind;
+use crate::status::StatusError;
+
+impl Server {
+    /// The store's newest committed revision.
+    ///
+    /// # Errors
+    /// The store cannot tell.
+    pub async fn newest(&self) -> Result<u64, StatusError> {
+        match self.store.barrier().await {
+            Ok(rev) => Ok(rev.0),
+            Err(fault) => Err(StatusError::unavailable(fault.to_string())),
+        }
+    }
+
+    /// One object. `rv`: `None` the newest committed, otherwise not older than that (0: any).
+    ///
+    /// # Errors
+    /// Not found; or the revision does not arrive in time.
+    pub async fn get(&self, target: &Target, rv: Option<u64>) -> Result<Arc<Obj>, StatusError> {
+        match rv {
+            None => self.cache.wait_for(self.newest().await?).await?,
+            Some(0) => {}
+            Some(rv) => self.cache.wait_for(rv).await?,
+        }
+        self.cached(target).ok_or_else(|| target.not_found())
+    }
+
+    /// The object as the cache has it.
+    #[must_use]
+    pub fn cached(&self, target: &Target) -> Option<Arc<Obj>> {
+        self.cache.of(target.kind).get(&target.key)
+    }
+
+    /// A page of objects.
+    ///
+    /// # Errors
+    /// As [`crate::cache::WatchCache::list`].
+    pub async fn list(
+        &self,
+        kind: &'static Kind,
+        request: &ListRequest,
+    ) -> Result<ListPage, StatusError> {
+        self.cache
+            .list(self.cache.of(kind), request, async || self.newest().await)
+            .await
+    }
+
+    /// Starts a watch.
+    ///
+    /// # Errors
+    /// 410 when the start is no longer kept, 504 when it is in the future.
+    pub async fn watch(
+        &self,
+        kind: &'static Kind,
+        filter: Filter,
+        start: WatchStart,
+    ) -> Result<Watcher, StatusError> {
+        match start {
+            WatchStart::After(rv) => self.cache.wait_for(rv).await?,
+            WatchStart::State | WatchStart::StateThenBookmark => {}
+        }
+        Watcher::start(&self.cache, self.cache.of(kind), filter, start)
+    }
+}

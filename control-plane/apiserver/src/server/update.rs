@@ -1,0 +1,301 @@
+//! Update: replace an object or one of its subresources, retried when nothing forbids it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::commit::{Change, CommitFault};
+use super::{Server, Target, WriteContext};
+use crate::object::Obj;
+use crate::registry::{Kind, Prepare, Subresource};
+use crate::status::StatusError;
+use crate::{tree, validation};
+
+/// How often a write without a precondition is tried again after somebody else's.
+const RETRIES_MAX: usize = 16;
+
+impl Server {
+    /// Replaces the object (or its status, scale, finalizers) by `body`; true when it was created.
+    ///
+    /// # Errors
+    /// NotFound, Conflict, Invalid, or the store's faults.
+    pub async fn update(
+        &self,
+        target: &Target,
+        body: Value,
+        context: &WriteContext,
+    ) -> Result<(Arc<Obj>, bool), StatusError> {
+        self.check_identity(target, &body)?;
+        if target.subresource == Some(Subresource::Scale) {
+            return Ok((self.update_scale(target, &body, context).await?, false));
+        }
+        let body = match target.kind.view {
+            Some(view) => (view.store)(body),
+            None => body,
+        };
+        let missing = self.cached(target).is_none() && target.subresource.is_none();
+        if missing && target.kind.strategy.creates_on_update() {
+            let made = self
+                .create(target.kind, &target.key.namespace, body, context)
+                .await?;
+            return Ok((made, true));
+        }
+        let obj = self.modify(target, context, |_| Ok(body.clone())).await?;
+        Ok((obj, false))
+    }
+
+    fn check_identity(&self, target: &Target, body: &Value) -> Result<(), StatusError> {
+        let name = tree::text(body, &["metadata", "name"]);
+        if name.is_empty() {
+            return Err(StatusError::bad_request("name must be provided"));
+        }
+        if name != &*target.key.name {
+            return Err(StatusError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                target.key.name
+            )));
+        }
+        let namespace = tree::text(body, &["metadata", "namespace"]);
+        if !namespace.is_empty() && namespace != &*target.key.namespace {
+            return Err(StatusError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        if self
+            .registry
+            .by_kind(target.kind.group, target.kind.kind)
+            .is_none()
+        {
+            return Err(StatusError::path_not_found());
+        }
+        Ok(())
+    }
+
+    /// Reads the object, lets `change` make the new one of it, and writes that. Tried again when
+    /// somebody else wrote meanwhile, unless the new object names a resourceVersion.
+    ///
+    /// # Errors
+    /// As [`Server::update`]; or what `change` returns.
+    pub async fn modify(
+        &self,
+        target: &Target,
+        context: &WriteContext,
+        mut change: impl FnMut(&Value) -> Result<Value, StatusError>,
+    ) -> Result<Arc<Obj>, StatusError> {
+        let resource = target.kind.group_resource();
+        let mut attempts = 0;
+        loop {
+            let Some(current) = self.cached(target) else {
+                // The cache may lag behind another writer's create.
+                self.cache.wait_for(self.newest().await?).await?;
+                if self.cached(target).is_some() {
+                    continue;
+                }
+                return Err(target.not_found());
+            };
+            let old = current.value();
+            let mut new = change(&old)?;
+            let pinned = self.check_preconditions(target, &current, &new)?;
+            if let Some(finished) = self.prepare(target, &mut new, &old, &current, context)? {
+                return Ok(finished);
+            }
+            attempts += 1;
+            let step = if self.is_finished(target, &new) {
+                Change::Remove(&current)
+            } else {
+                Change::Replace(&mut new, &current)
+            };
+            match self.commit(target, context, step).await {
+                Ok(obj) => return Ok(obj),
+                Err(CommitFault::Refused(error)) => return Err(error),
+                Err(CommitFault::Stale) if pinned || attempts >= RETRIES_MAX => {
+                    return Err(StatusError::modified(resource, &target.key.name));
+                }
+                Err(CommitFault::NumberTaken) if attempts >= RETRIES_MAX => {
+                    let message = "no free node port was found; try again";
+                    return Err(StatusError::new(500, "ServerTimeout", message));
+                }
+                Err(CommitFault::Stale | CommitFault::NumberTaken) => {}
+            }
+        }
+    }
+
+    /// Compares resourceVersion and uid of the new object; true when it names a revision.
+    fn check_preconditions(
+        &self,
+        target: &Target,
+        current: &Obj,
+        new: &Value,
+    ) -> Result<bool, StatusError> {
+        let resource = target.kind.group_resource();
+        let rv = tree::text(new, &["metadata", "resourceVersion"]);
+        let uid = tree::text(new, &["metadata", "uid"]);
+        if !uid.is_empty() && uid != &*current.meta.uid {
+            let why = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.meta.uid
+            );
+            return Err(StatusError::conflict(resource, &target.key.name, &why));
+        }
+        if rv.is_empty() || rv == "0" {
+            if !target.kind.strategy.updates_unconditionally() && target.subresource.is_none() {
+                let error = crate::field::FieldError::invalid(
+                    &crate::field::Path::root("metadata").child("resourceVersion"),
+                    0,
+                    "must be specified for an update",
+                );
+                return Err(target.invalid(&[error]));
+            }
+            return Ok(false);
+        }
+        if rv != current.rv.to_string() {
+            return Err(StatusError::modified(resource, &target.key.name));
+        }
+        Ok(true)
+    }
+
+    /// Makes `new` storable; returns the current object when nothing changes.
+    fn prepare(
+        &self,
+        target: &Target,
+        new: &mut Value,
+        old: &Value,
+        current: &Arc<Obj>,
+        context: &WriteContext,
+    ) -> Result<Option<Arc<Obj>>, StatusError> {
+        let kind = target.kind;
+        let write = match target.subresource {
+            Some(Subresource::Status) => Prepare::Status,
+            _ => Prepare::Main,
+        };
+        carry_metadata(new, old, kind);
+        match target.subresource {
+            Some(Subresource::Finalize) => {
+                let spec = new.get("spec").cloned().unwrap_or(Value::Null);
+                *new = old.clone();
+                tree::as_object(new).insert("spec".to_owned(), spec);
+            }
+            // These write what only they may write, on a copy of the stored object.
+            Some(Subresource::Binding | Subresource::Scale) => {}
+            _ => {
+                kind.strategy.default(new);
+                kind.strategy.prepare_update(new, old, write);
+            }
+        }
+        if target.subresource != Some(Subresource::Binding) {
+            count_generation(new, old, kind);
+        }
+        self.admission.update(target, new, old, context)?;
+        let mut errors = validation::object_meta_update(new, old);
+        errors.extend(validation::object_meta(kind, new));
+        if !matches!(target.subresource, Some(Subresource::Binding)) {
+            errors.extend(kind.strategy.validate(new));
+            errors.extend(kind.strategy.validate_update(new, old, write));
+        }
+        if !errors.is_empty() {
+            return Err(target.invalid(&errors));
+        }
+        let same = is_same(new, old) && !self.is_finished(target, new);
+        Ok(same.then(|| Arc::clone(current)))
+    }
+
+    /// Whether an object that is being deleted has nothing left to wait for.
+    pub(super) fn is_finished(&self, target: &Target, value: &Value) -> bool {
+        let meta = tree::at(value, &["metadata"]);
+        if tree::is_unset(tree::at(meta, &["deletionTimestamp"])) {
+            return false;
+        }
+        let waiting = !tree::list(meta, &["finalizers"]).is_empty()
+            || tree::int(meta, &["deletionGracePeriodSeconds"]).unwrap_or_default() > 0;
+        let namespace = target.kind.kind == "Namespace"
+            && !tree::list(value, &["spec", "finalizers"]).is_empty();
+        !waiting && !namespace
+    }
+}
+
+/// Whether two versions differ in nothing but their revision.
+fn is_same(new: &Value, old: &Value) -> bool {
+    let fields = |value: &Value| value.as_object().map_or(0, serde_json::Map::len);
+    let rest = |name: &str| {
+        if name != "metadata" {
+            return tree::at(new, &[name]) == tree::at(old, &[name]);
+        }
+        let strip = |value: &Value| {
+            let mut meta = tree::at(value, &["metadata"]).clone();
+            tree::as_object(&mut meta).shift_remove("resourceVersion");
+            meta
+        };
+        strip(new) == strip(old)
+    };
+    fields(new) == fields(old)
+        && new
+            .as_object()
+            .into_iter()
+            .flatten()
+            .all(|(name, _)| rest(name))
+}
+
+/// Metadata that no client writes: taken from the stored object.
+fn carry_metadata(new: &mut Value, old: &Value, kind: &Kind) {
+    let api_version = old
+        .get("apiVersion")
+        .cloned()
+        .unwrap_or_else(|| json!(kind.api_version()));
+    let object = tree::as_object(new);
+    object.insert("apiVersion".to_owned(), api_version);
+    object.insert("kind".to_owned(), json!(kind.kind));
+    let meta = tree::object_mut(new, "metadata");
+    for field in ["selfLink", "managedFields"] {
+        meta.shift_remove(field);
+    }
+    let before = tree::at(old, &["metadata"]);
+    for field in [
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "generateName",
+    ] {
+        match before.get(field) {
+            Some(value) if field != "uid" || !meta.contains_key("uid") => {
+                meta.insert(field.to_owned(), value.clone());
+            }
+            Some(_) => {}
+            None => {
+                meta.shift_remove(field);
+            }
+        }
+    }
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        match before.get(field) {
+            Some(value) => {
+                meta.insert(field.to_owned(), value.clone());
+            }
+            None => {
+                meta.shift_remove(field);
+            }
+        }
+    }
+}
+
+/// A change of anything but metadata and status counts the generation up.
+fn count_generation(new: &mut Value, old: &Value, kind: &Kind) {
+    if !kind.strategy.has_generation() {
+        return;
+    }
+    let relevant = |value: &Value| -> Vec<(String, Value)> {
+        let mut fields: Vec<(String, Value)> = value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        fields
+    };
+    if relevant(new) != relevant(old) {
+        let before = tree::int(old, &["metadata", "generation"]).unwrap_or_default();
+        tree::object_mut(new, "metadata").insert("generation".to_owned(), json!(before + 1));
+    }
+}

@@ -1,0 +1,320 @@
+//! Start and stop: cache, bootstrap objects, certificates, listeners.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use control_plane_storage::Store;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::alloc::{CidrError, ServiceCidr};
+use crate::auth::{BuiltinAuthorizer, MASTERS};
+use crate::bootstrap::bootstrap;
+use crate::cache::{self, PumpError, WatchCache};
+use crate::handlers::{Api, Discovery, OpenApi};
+use crate::http::{Listener, serve};
+use crate::metrics::Metrics;
+use crate::node_streams::NodeStreams;
+use crate::pki::{Kubeconfig, Pki, PkiError, write_kubeconfig};
+use crate::registry::Registry;
+use crate::server::Server;
+use crate::status::StatusError;
+
+/// The Kubernetes version whose API this is.
+const API_MINOR: &str = "37";
+
+/// How to start.
+#[derive(Debug, Clone)]
+pub struct ApiServerConfig {
+    /// The cluster's authority.
+    pub pki: Arc<Pki>,
+    /// Addresses to listen on; port 0 takes a free one.
+    pub bind: Vec<SocketAddr>,
+    /// Where nodes and pods reach this server; port 0 is the first listener's.
+    pub advertise: SocketAddr,
+    /// Further names and addresses of the server's certificate.
+    pub extra_names: Vec<String>,
+    /// Range of service addresses, for example `10.96.0.0/16`.
+    pub service_cidr: String,
+    /// Domain of cluster DNS, for example `cluster.local`.
+    pub cluster_domain: String,
+    /// Where the administrator's kubeconfig is written, before anything is served.
+    pub kubeconfig: Option<PathBuf>,
+    /// Server address in that kubeconfig; the advertised one when absent.
+    pub kubeconfig_server: Option<String>,
+}
+
+/// Why the API server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Cache(#[from] PumpError),
+    /// The service range is unusable.
+    #[error(transparent)]
+    Cidr(#[from] CidrError),
+    /// A certificate cannot be made, or the kubeconfig not written.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// TLS cannot be configured.
+    #[error("configure TLS: {message}")]
+    Tls {
+        /// Why.
+        message: String,
+    },
+    /// An address is not free.
+    #[error("listen on {address}: is another process using it?")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No address to listen on.
+    #[error("no address to listen on was given")]
+    NoAddress,
+    /// The first objects cannot be written.
+    #[error("write the cluster's first objects: {0}")]
+    Bootstrap(#[from] StatusError),
+}
+
+/// The API server.
+#[derive(Debug)]
+pub struct ApiServer;
+
+/// A running API server.
+#[derive(Debug)]
+pub struct ApiServerHandle {
+    server: Arc<Server>,
+    pki: Arc<Pki>,
+    addresses: Vec<SocketAddr>,
+    stop: CancellationToken,
+    pump_stop: CancellationToken,
+    tasks: TaskTracker,
+    pump: TaskTracker,
+}
+
+impl ApiServerHandle {
+    /// The verbs, for callers in this process.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// The cluster's authority.
+    #[must_use]
+    pub fn pki(&self) -> &Arc<Pki> {
+        &self.pki
+    }
+
+    /// The addresses that are listened on.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops accepting, ends watches, lets open requests finish, then stops the cache. In-process
+    /// callers should be stopped first.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.pump_stop.cancel();
+        self.pump.close();
+        self.pump.wait().await;
+    }
+}
+
+impl ApiServer {
+    /// Loads the store, writes the cluster's first objects and the kubeconfig, and serves.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing keeps running then.
+    pub async fn start(
+        config: ApiServerConfig,
+        store: Arc<dyn Store>,
+        node_streams: Arc<dyn NodeStreams>,
+    ) -> Result<ApiServerHandle, StartError> {
+        let service_cidr: ServiceCidr = config.service_cidr.parse()?;
+        let (sockets, addresses) = bind(&config.bind).await?;
+        let mut advertise = config.advertise;
+        if advertise.port() == 0 {
+            advertise.set_port(addresses[0].port());
+        }
+        let registry = Registry::default();
+        let cache = Arc::new(WatchCache::new(&registry));
+        let revision = cache::load(&cache, &*store).await?;
+        let pump_stop = CancellationToken::new();
+        let pump = TaskTracker::new();
+        {
+            let (cache, store, stop) = (Arc::clone(&cache), Arc::clone(&store), pump_stop.clone());
+            pump.spawn(async move { cache::pump(&cache, &*store, revision, stop).await });
+        }
+        // From here on a failure must stop the pump.
+        let guard = pump_stop.clone().drop_guard();
+        let server = Arc::new(Server::new(store, cache, service_cidr));
+        bootstrap(&server, advertise).await?;
+        let tls = tls_config(&config, service_cidr, advertise, &addresses)?;
+        write_admin(&config, advertise)?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let discovery = Discovery::new(registry, &advertise.to_string());
+        let api = Arc::new(Api {
+            server: Arc::clone(&server),
+            nodes: node_streams,
+            authorizer: Arc::new(BuiltinAuthorizer),
+            tokens: Arc::clone(config.pki.tokens()),
+            openapi: OpenApi::new(&discovery),
+            discovery,
+            metrics: Metrics::new(),
+            version: version(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        });
+        for socket in sockets {
+            let api = Arc::clone(&api);
+            let listener = Listener {
+                socket,
+                tls: Arc::clone(&tls),
+            };
+            let answer = move |peer, request| Arc::clone(&api).handle(peer, request);
+            tasks.spawn(serve(listener, stop.clone(), answer));
+        }
+        guard.disarm();
+        info!(?addresses, revision, "API server started");
+        Ok(ApiServerHandle {
+            server,
+            pki: config.pki,
+            addresses,
+            stop,
+            pump_stop,
+            tasks,
+            pump,
+        })
+    }
+}
+
+async fn bind(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+    let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
+    for address in wanted {
+        let fault = |source| StartError::Bind {
+            address: *address,
+            source,
+        };
+        let socket = TcpListener::bind(address).await.map_err(fault)?;
+        addresses.push(socket.local_addr().map_err(fault)?);
+        sockets.push(socket);
+    }
+    if sockets.is_empty() {
+        return Err(StartError::NoAddress);
+    }
+    Ok((sockets, addresses))
+}
+
+/// Names and addresses that clients reach the server by.
+fn server_names(
+    config: &ApiServerConfig,
+    service_cidr: ServiceCidr,
+    advertise: SocketAddr,
+    addresses: &[SocketAddr],
+) -> Vec<String> {
+    let domain = &config.cluster_domain;
+    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    names.push("kubernetes.default.svc".to_owned());
+    names.push(format!("kubernetes.default.svc.{domain}"));
+    let mut ips: Vec<IpAddr> = vec![
+        IpAddr::from([127, 0, 0, 1]),
+        IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        service_cidr.address(1).into(),
+        advertise.ip(),
+    ];
+    ips.extend(
+        addresses
+            .iter()
+            .map(SocketAddr::ip)
+            .filter(|ip| !ip.is_unspecified()),
+    );
+    names.extend(ips.iter().map(IpAddr::to_string));
+    names.extend(config.extra_names.iter().cloned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn tls_config(
+    config: &ApiServerConfig,
+    service_cidr: ServiceCidr,
+    advertise: SocketAddr,
+    addresses: &[SocketAddr],
+) -> Result<Arc<rustls::ServerConfig>, StartError> {
+    let fault = |message: &dyn std::fmt::Display| StartError::Tls {
+        message: message.to_string(),
+    };
+    let names = server_names(config, service_cidr, advertise, addresses);
+    let identity = config.pki.server_identity("kube-apiserver", &names)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(config.pki.ca_pem().as_bytes());
+    roots
+        .add(ca.map_err(|e| fault(&e))?)
+        .map_err(|e| fault(&e))?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| fault(&e))?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|e| fault(&e))?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|e| fault(&e))?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| fault(&e))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|e| fault(&e))?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
+}
+
+fn write_admin(config: &ApiServerConfig, advertise: SocketAddr) -> Result<(), PkiError> {
+    let Some(path) = &config.kubeconfig else {
+        return Ok(());
+    };
+    let identity = config.pki.client_identity("kubernetes-admin", &[MASTERS])?;
+    let advertised = format!("https://{advertise}");
+    let server = config.kubeconfig_server.as_ref().unwrap_or(&advertised);
+    let file = Kubeconfig {
+        cluster: "skep",
+        server,
+        ca_pem: config.pki.ca_pem(),
+        identity: &identity,
+    };
+    write_kubeconfig(path, &file)
+}
+
+fn version() -> Value {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "major": "1", "minor": API_MINOR,
+        "gitVersion": format!("v1.{API_MINOR}.0+skep-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": format!("linux/{architecture}"),
+    })
+}

@@ -1,0 +1,148 @@
+//! Table output: columns and rows as `kubectl get` prints them.
+//!
+//! Owns: the `meta.k8s.io/v1` Table and human durations. The columns of a kind are in
+//! `registry/<kind>.rs`.
+
+mod duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+pub(crate) use self::duration::since;
+pub(crate) use self::duration::{age, human_duration, seconds_since};
+
+/// One column.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Heading.
+    pub name: &'static str,
+    /// OpenAPI type of the cells.
+    pub kind: &'static str,
+    /// OpenAPI format, or empty.
+    pub format: &'static str,
+    /// One sentence.
+    pub description: &'static str,
+    /// 0 is always shown, 1 with `-o wide`.
+    pub priority: u8,
+}
+
+/// Columns of a kind and how a row is made of an object.
+#[derive(Debug)]
+pub struct Table {
+    /// Columns; the first is the name.
+    pub columns: &'static [Column],
+    /// Cells of one object, one a column.
+    pub row: fn(&Value, Timestamp) -> Vec<Value>,
+}
+
+/// A column that is always shown.
+pub(crate) const fn column(
+    name: &'static str,
+    kind: &'static str,
+    description: &'static str,
+) -> Column {
+    Column {
+        name,
+        kind,
+        format: "",
+        description,
+        priority: 0,
+    }
+}
+
+/// A column of `-o wide`.
+pub(crate) const fn wide(
+    name: &'static str,
+    kind: &'static str,
+    description: &'static str,
+) -> Column {
+    Column {
+        name,
+        kind,
+        format: "",
+        description,
+        priority: 1,
+    }
+}
+
+/// The `Name` column.
+pub(crate) const NAME: Column = Column {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    description: "Name must be unique within a namespace.",
+    priority: 0,
+};
+
+/// The `Age` column.
+pub(crate) const AGE: Column = column(
+    "Age",
+    "string",
+    "CreationTimestamp is a timestamp representing the server time when this object was created.",
+);
+
+/// `includeObject` of a table request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IncludeObject {
+    /// Cells only.
+    None,
+    /// The object's metadata.
+    Metadata,
+    /// The whole object.
+    Object,
+}
+
+/// Whether a table carries its column definitions; a watch sends them once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Header {
+    /// With columns.
+    Shown,
+    /// Without.
+    Omitted,
+}
+
+/// A Table of `objects`. `list_meta` is the list's `metadata`.
+pub(crate) fn render<'a>(
+    table: &Table,
+    objects: impl Iterator<Item = &'a Value>,
+    list_meta: &Value,
+    include: IncludeObject,
+    header: Header,
+    version: &str,
+    now: Timestamp,
+) -> Value {
+    let columns: Vec<Value> = match header {
+        Header::Omitted => Vec::new(),
+        Header::Shown => table
+            .columns
+            .iter()
+            .map(|c| {
+                json!({"name": c.name, "type": c.kind, "format": c.format,
+                    "description": c.description, "priority": c.priority})
+            })
+            .collect(),
+    };
+    let rows: Vec<Value> = objects
+        .map(|object| {
+            let mut row = json!({"cells": (table.row)(object, now)});
+            match include {
+                IncludeObject::None => {}
+                IncludeObject::Metadata => row["object"] = partial_metadata(object, version),
+                IncludeObject::Object => row["object"] = object.clone(),
+            }
+            row
+        })
+        .collect();
+    json!({
+        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": list_meta,
+        "columnDefinitions": columns, "rows": rows,
+    })
+}
+
+/// `PartialObjectMetadata` of an object.
+pub(crate) fn partial_metadata(object: &Value, version: &str) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object.get("metadata").cloned().unwrap_or(Value::Null),
+    })
+}
