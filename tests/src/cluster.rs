@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use crate::output::Output;
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::workspace;
 
 /// What a test wants.
@@ -37,6 +37,7 @@ pub enum Store {
 #[derive(Debug)]
 pub struct Cluster {
     name: String,
+    options: Options,
     is_down: bool,
 }
 
@@ -76,28 +77,33 @@ impl Cluster {
         // From here on: dropped on failure.
         let cluster = Self {
             name,
+            options,
             is_down: false,
         };
-        let nodes = options.nodes.to_string();
-        let store = match options.store {
+        cluster.up_again()?;
+        Ok(cluster)
+    }
+
+    /// `cargo xtask up` with what the cluster was made with.
+    ///
+    /// # Errors
+    /// When a step of `up` fails.
+    pub fn up_again(&self) -> Result<()> {
+        let nodes = self.options.nodes.to_string();
+        let store = match self.options.store {
             Store::Embedded => "embedded",
             Store::Etcd => "etcd",
         };
         let mut words = vec![
-            "up",
-            "--name",
-            &cluster.name,
-            "--nodes",
-            &nodes,
-            "--store",
-            store,
+            "up", "--name", &self.name, "--nodes", &nodes, "--store", store,
         ];
         // Set by `cargo xtask test`, which has built everything.
         if std::env::var_os("SKEP_PREBUILT").is_some() {
             words.push("--prebuilt");
         }
-        Output::of(&mut workspace::xtask(&words), b"")?.success()?;
-        Ok(cluster)
+        Output::of(&mut workspace::xtask(&words), b"")?
+            .success()
+            .map(drop)
     }
 
     /// Takes the cluster away.
@@ -198,6 +204,16 @@ impl Cluster {
         let mut words = vec!["exec", "--name", &self.name, "--node", node, "--"];
         words.extend(command);
         Output::of(&mut workspace::xtask(&words), b"")
+    }
+
+    /// The operator's command, with the rights that reading maps needs.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn skep(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = process::as_root(&workspace::target().join("debug/skep"));
+        command.arg("--cluster").arg(self.dir()).args(arguments);
+        Output::of(&mut command, b"")
     }
 
     /// # Errors

@@ -31,10 +31,7 @@ impl Process {
     /// # Errors
     /// When the process has ended.
     pub fn signal(self, name: &str) -> Result<()> {
-        let mut command = Command::new(if geteuid().is_root() { "kill" } else { "sudo" });
-        if !geteuid().is_root() {
-            command.arg("kill");
-        }
+        let mut command = as_root(Path::new("kill"));
         command.args(["-s", name, &self.pid.to_string()]);
         Output::of(&mut command, b"")?.success().map(drop)
     }
@@ -63,6 +60,16 @@ impl Process {
         );
         Ok(())
     }
+}
+
+/// A program with root's rights: through sudo unless we have them.
+pub(crate) fn as_root(program: &Path) -> Command {
+    if geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg("--").arg(program);
+    command
 }
 
 fn is_zombie(pid: i32) -> bool {
