@@ -3,6 +3,8 @@
 //! every counter is compared. Needs root and the built objects.
 
 mod frame;
+#[path = "../maps/mod.rs"]
+mod maps;
 mod node;
 
 use std::net::IpAddr;
@@ -17,7 +19,8 @@ use ebpf_abi::{
 
 use crate::{
     frame::{ACK, FIN, Frame, L4, RST, SYN},
-    node::{CLIENT, Counters, DROP, Node, PASS, Pod, REDIRECT, SERVER, far},
+    maps::Counters,
+    node::{CLIENT, DROP, Node, PASS, Pod, REDIRECT, SERVER, far},
 };
 
 const SVC: u32 = 1;
