@@ -9,6 +9,7 @@ mod delete;
 mod discovery;
 mod get;
 mod health;
+mod impersonate;
 mod list;
 mod objects;
 mod openapi;
@@ -100,6 +101,7 @@ impl Api {
         request: Request,
     ) -> Result<Response, StatusError> {
         let user = self.authenticate(peer, request.headers())?;
+        let user = self.impersonate(user, request.headers())?;
         let call = Call {
             user: Arc::new(user),
             info,

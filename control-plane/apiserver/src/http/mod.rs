@@ -10,7 +10,7 @@ mod respond;
 pub(crate) use self::accept::{Accept, Format};
 pub(crate) use self::body::{BodyKind, read_body};
 pub(crate) use self::listener::{Listener, Peer, serve};
-pub(crate) use self::query::Query;
+pub(crate) use self::query::{Query, decode};
 pub(crate) use self::request_info::{RequestInfo, ResourcePath};
 pub(crate) use self::respond::{
     Response, chunked, json_bytes, json_response, status_response, streamed, text_response,

@@ -1,0 +1,49 @@
+//! A node that says what it was asked and echoes what it is sent.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use control_plane_apiserver::node_streams::{
+    EXEC_INPUT_QUEUE, EXEC_OUTPUT_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecSession,
+    LogRequest, LogStream, NodeStreamError, NodeStreams,
+};
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+
+pub(crate) struct EchoNodes;
+
+#[async_trait]
+impl NodeStreams for EchoNodes {
+    async fn logs(&self, node: &str, request: LogRequest) -> Result<LogStream, NodeStreamError> {
+        let target = &request.target;
+        let head = format!(
+            "{node} {}/{}/{} tail={:?} follow={}\n",
+            target.namespace, target.pod, target.container, request.tail_lines, request.follow
+        );
+        let chunks = [Ok(Bytes::from(head)), Ok(Bytes::from_static(b"line\n"))];
+        Ok(futures::stream::iter(chunks).boxed())
+    }
+
+    /// Echoes standard input until it is closed, then exits with the last argument as its code.
+    async fn exec(&self, _: &str, request: ExecRequest) -> Result<ExecSession, NodeStreamError> {
+        let (input, mut from_client) = mpsc::channel(EXEC_INPUT_QUEUE);
+        let (to_client, output) = mpsc::channel(EXEC_OUTPUT_QUEUE);
+        tokio::spawn(async move {
+            while let Some(message) = from_client.recv().await {
+                match message {
+                    ExecInput::Stdin(bytes) => {
+                        to_client.send(ExecOutput::Stdout(bytes)).await.unwrap();
+                    }
+                    ExecInput::CloseStdin => break,
+                    ExecInput::Resize { .. } => {}
+                }
+            }
+            let code = request
+                .command
+                .last()
+                .and_then(|c| c.parse().ok())
+                .unwrap_or_default();
+            to_client.send(ExecOutput::Exited { code }).await.unwrap();
+        });
+        Ok(ExecSession { input, output })
+    }
+}
