@@ -35,6 +35,7 @@ mod timeouts;
 mod deliver;
 mod endpoints;
 mod flow;
+mod icmp;
 mod rewrite;
 mod scratch;
 mod skb;

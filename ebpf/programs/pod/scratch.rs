@@ -49,6 +49,8 @@ pub(crate) enum Way {
     Forward,
     /// Perhaps from a backend to its client: so if there is such a flow.
     Reverse,
+    /// ICMP to a client, perhaps an error about a flow.
+    Icmp,
 }
 
 #[btf_map(name = "pod_scratch4")]

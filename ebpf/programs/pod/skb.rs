@@ -107,6 +107,13 @@ impl Skb {
         // SAFETY: as above.
         done(unsafe { bpf_l4_csum_replace(self.raw, offset, 0, u64::from(ports), plain) })
     }
+
+    /// Adds a difference to an ICMP checksum at `offset`.
+    #[inline(always)]
+    pub(crate) fn update_icmp_checksum(self, offset: u32, diff: u32) -> Result<(), DropReason> {
+        // SAFETY: the helper checks the packet's bounds itself.
+        done(unsafe { bpf_l4_csum_replace(self.raw, offset, 0, u64::from(diff), 0) })
+    }
 }
 
 impl Bytes for Skb {

@@ -17,6 +17,7 @@ use ebpf_abi::{
 use crate::{
     count, deliver, endpoints,
     flow::{self, Tracked},
+    icmp::{self, IcmpFamily},
     rewrite,
     scratch::{Scratch, Way},
     service_maps::Frontends,
@@ -25,13 +26,13 @@ use crate::{
 
 /// A packet that a pod sends.
 #[inline(never)]
-pub(crate) fn from_pod<F: Tracked + Frontends>(skb: Skb) -> i32 {
+pub(crate) fn from_pod<F: Tracked + IcmpFamily + Frontends>(skb: Skb) -> i32 {
     finish(skb, from_pod_steps::<F>(skb))
 }
 
 /// A packet that the stack sends to a pod.
 #[inline(never)]
-pub(crate) fn to_pod<F: Tracked>(skb: Skb) -> i32 {
+pub(crate) fn to_pod<F: Tracked + IcmpFamily>(skb: Skb) -> i32 {
     finish(skb, to_pod_steps::<F>(skb))
 }
 
@@ -44,7 +45,7 @@ fn finish(skb: Skb, verdict: Result<i32, DropReason>) -> i32 {
 }
 
 #[inline(always)]
-fn from_pod_steps<F: Tracked + Frontends>(skb: Skb) -> Result<i32, DropReason> {
+fn from_pod_steps<F: Tracked + IcmpFamily + Frontends>(skb: Skb) -> Result<i32, DropReason> {
     let ep = endpoints::sender(skb.ifindex()).ok_or(DropReason::NoEndpoint)?;
     let scratch = F::scratch()?;
     parse::<F>(skb, scratch)?;
@@ -53,8 +54,10 @@ fn from_pod_steps<F: Tracked + Frontends>(skb: Skb) -> Result<i32, DropReason> {
         count::counted(Metric::FromPodOther, skb.len());
         return Ok(PASS);
     }
-    if scratch.way != Way::Plain {
-        flow::translate::<F>(ep, scratch)?;
+    match scratch.way {
+        Way::Link | Way::Plain => {}
+        Way::Icmp => icmp::error::<F>(skb, scratch)?,
+        Way::Forward | Way::Reverse => flow::translate::<F>(ep, scratch)?,
     }
     if scratch.translated {
         rewrite::tuple::<F>(skb, scratch)?;
@@ -64,12 +67,13 @@ fn from_pod_steps<F: Tracked + Frontends>(skb: Skb) -> Result<i32, DropReason> {
 }
 
 #[inline(always)]
-fn to_pod_steps<F: Tracked>(skb: Skb) -> Result<i32, DropReason> {
+fn to_pod_steps<F: Tracked + IcmpFamily>(skb: Skb) -> Result<i32, DropReason> {
     let scratch = F::scratch()?;
     parse::<F>(skb, scratch)?;
-    if ports(scratch.packet.transport) {
-        scratch.way = Way::Reverse;
-        flow::answer::<F>(scratch)?;
+    match to_a_pod::<F>(scratch) {
+        Way::Reverse => flow::answer::<F>(scratch)?,
+        Way::Icmp => icmp::error::<F>(skb, scratch)?,
+        Way::Link | Way::Plain | Way::Forward => {}
     }
     if scratch.translated {
         rewrite::tuple::<F>(skb, scratch)?;
@@ -91,7 +95,7 @@ fn parse<F: Tracked>(skb: Skb, scratch: &mut Scratch<F>) -> Result<(), DropReaso
 
 /// Step: says what is to be done with a pod's packet.
 #[inline(never)]
-fn classify<F: Tracked + Frontends>(
+fn classify<F: Tracked + IcmpFamily + Frontends>(
     ep: &Endpoint,
     scratch: &mut Scratch<F>,
 ) -> Result<(), DropReason> {
@@ -108,10 +112,8 @@ fn classify<F: Tracked + Frontends>(
     // A pod's address is no service's: most packets stop here.
     scratch.pod = endpoints::local(&F::widen(dst)).unwrap_or(0);
     let answer = scratch.pod != 0 || *dst == F::hairpin();
-    scratch.way = if answer && ports(scratch.packet.transport) {
-        Way::Reverse
-    } else if answer {
-        Way::Plain
+    scratch.way = if answer {
+        to_a_pod::<F>(scratch)
     } else if let Some(frontend) = frontdoor::<F>(scratch)? {
         scratch.frontend = frontend;
         Way::Forward
@@ -126,7 +128,9 @@ fn classify<F: Tracked + Frontends>(
 /// A packet to a service's address that cannot be translated is dropped: nothing behind that
 /// address would know what to do with it.
 #[inline(always)]
-fn frontdoor<F: Tracked + Frontends>(scratch: &Scratch<F>) -> Result<Option<Frontend>, DropReason> {
+fn frontdoor<F: Tracked + IcmpFamily + Frontends>(
+    scratch: &Scratch<F>,
+) -> Result<Option<Frontend>, DropReason> {
     let tuple = &scratch.packet.tuple;
     // Without ports the wildcard, stored under port 0 and protocol 0, is what can be asked for.
     let (port, proto, otherwise) = match scratch.packet.transport {
@@ -143,10 +147,12 @@ fn frontdoor<F: Tracked + Frontends>(scratch: &Scratch<F>) -> Result<Option<Fron
     }
 }
 
+/// What a packet to a pod's address may be.
 #[inline(always)]
-const fn ports(transport: Transport) -> bool {
-    match transport {
-        Transport::Ports | Transport::FirstFragment => true,
-        Transport::LaterFragment | Transport::Other | Transport::LongChain => false,
+fn to_a_pod<F: Tracked>(scratch: &Scratch<F>) -> Way {
+    match scratch.packet.transport {
+        Transport::Ports | Transport::FirstFragment => Way::Reverse,
+        Transport::Other if scratch.packet.tuple.proto == F::ICMP => Way::Icmp,
+        Transport::LaterFragment | Transport::Other | Transport::LongChain => Way::Plain,
     }
 }

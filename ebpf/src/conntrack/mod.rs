@@ -173,6 +173,20 @@ pub fn reverse_key<F: Family>(tuple: &Tuple<F::Addr>, opening: &Opening<F::Addr>
     F::ct_key(&answer, CT_REVERSE)
 }
 
+/// Key of the reverse entry of the flow that an ICMP error is about: the error quotes the client's
+/// packet as it was translated.
+#[inline(always)]
+pub fn error_key<F: Family>(quoted: &Tuple<F::Addr>) -> F::CtKey {
+    let answer = Tuple {
+        src: quoted.dst,
+        dst: quoted.src,
+        sport: quoted.dport,
+        dport: quoted.sport,
+        proto: quoted.proto,
+    };
+    F::ct_key(&answer, CT_REVERSE)
+}
+
 /// Key of the other entry of the same flow; `None` if the entry's addresses are of the other
 /// family, which only a broken table holds.
 #[inline(always)]

@@ -141,6 +141,15 @@ proptest! {
     }
 
     #[test]
+    fn an_error_about_a_translated_packet_finds_its_flow(
+        tuple in tuple4(), opening in opening4(),
+    ) {
+        let forward = forward_entry::<V4>(&opening);
+        let there = translated::<V4>(&tuple, &forward, Direction::Forward).unwrap();
+        prop_assert_eq!(error_key::<V4>(&there), reverse_key::<V4>(&tuple, &opening));
+    }
+
+    #[test]
     fn an_answer_comes_back_as_from_the_vip(tuple in tuple4(), opening in opening4()) {
         let forward = forward_entry::<V4>(&opening);
         let reverse = reverse_entry::<V4>(&tuple, &opening);

@@ -129,6 +129,15 @@ pub struct Packet<A> {
     pub hops: u8,
 }
 
+/// The packet that an ICMP error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quoted<A> {
+    /// Its tuple, as it was where the error arose.
+    pub tuple: Tuple<A>,
+    /// Offset of its transport header.
+    pub l4: u32,
+}
+
 /// A packet shorter than its headers say, or an IP header that contradicts itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -139,6 +148,17 @@ pub trait Parse: Family {
     /// # Errors
     /// [`Malformed`] if the packet ends too early or the header's version or length is wrong.
     fn parse<B: Bytes>(bytes: &B, offset: u32) -> Result<Packet<Self::Addr>, Malformed>;
+
+    /// Protocol number of the family's ICMP.
+    const ICMP: u8;
+
+    /// True if an ICMP message of this type reports an error and quotes a packet.
+    fn icmp_error(kind: u8) -> bool;
+
+    /// Reads what an ICMP error quotes, at `offset`: an IP header and at least the first eight
+    /// bytes behind it (RFC 792; RFC 4443, 2.4). `None` if it is not the beginning of a TCP or UDP
+    /// packet, or for IPv6 if an extension header is in front.
+    fn quoted<B: Bytes>(bytes: &B, offset: u32) -> Option<Quoted<Self::Addr>>;
 
     /// True if the pod may send from `src`.
     fn owns(ep: &Endpoint, src: &Self::Addr) -> bool;
@@ -174,6 +194,25 @@ impl Parse for V4 {
             tcp_flags: l4_header.tcp_flags,
             hops: ip.hops,
         })
+    }
+
+    const ICMP: u8 = PROTO_ICMP;
+
+    /// RFC 792: destination unreachable, time exceeded, parameter problem.
+    #[inline(always)]
+    fn icmp_error(kind: u8) -> bool {
+        matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn quoted<B: Bytes>(bytes: &B, offset: u32) -> Option<Quoted<u32>> {
+        let ip: Header4 = bytes.load(offset)?;
+        let header_len = u32::from(ip.version_length & 0x0f) * 4;
+        let later = ip.fragment[0] & 0x1f != 0 || ip.fragment[1] != 0;
+        if ip.version_length >> 4 != 4 || header_len < 20 || later {
+            return None;
+        }
+        quoted(bytes, offset + header_len, ip.src, ip.dst, ip.proto)
     }
 
     #[inline(always)]
@@ -213,6 +252,23 @@ impl Parse for V6 {
             tcp_flags: l4_header.tcp_flags,
             hops: ip.hops,
         })
+    }
+
+    const ICMP: u8 = PROTO_ICMP6;
+
+    /// RFC 4443: types below 128 are errors; those defined are 1 to 4.
+    #[inline(always)]
+    fn icmp_error(kind: u8) -> bool {
+        matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn quoted<B: Bytes>(bytes: &B, offset: u32) -> Option<Quoted<AddrWords>> {
+        let ip: Header6 = bytes.load(offset)?;
+        if ip.version >> 4 != 6 {
+            return None;
+        }
+        quoted(bytes, offset + 40, ip.src, ip.dst, ip.next)
     }
 
     #[inline(always)]
@@ -345,6 +401,24 @@ fn transport<B: Bytes>(bytes: &B, l4: u32, proto: u8, fragment: Fragment) -> Res
         ports,
         transport,
         tcp_flags,
+    })
+}
+
+#[inline(always)]
+fn quoted<B: Bytes, A>(bytes: &B, l4: u32, src: A, dst: A, proto: u8) -> Option<Quoted<A>> {
+    if proto != PROTO_TCP && proto != PROTO_UDP {
+        return None;
+    }
+    let [sport, dport]: [PortWord; 2] = bytes.load(l4)?;
+    Some(Quoted {
+        tuple: Tuple {
+            src,
+            dst,
+            sport,
+            dport,
+            proto,
+        },
+        l4,
     })
 }
 

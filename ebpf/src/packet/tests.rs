@@ -170,6 +170,47 @@ fn a_chain_is_followed_to_its_bound_and_not_further() {
 }
 
 #[test]
+fn an_error_quotes_a_packet_by_its_first_bytes() {
+    let whole = v4([0, 0], 0, PROTO_TCP, &TCP);
+    let quoted = V4::quoted(&Slice(&whole[..28]), 0).unwrap();
+    assert_eq!((quoted.l4, quoted.tuple.proto), (20, PROTO_TCP));
+    assert_eq!(
+        (quoted.tuple.sport, quoted.tuple.dport),
+        (word([0x80, 1]), word([0, 80]))
+    );
+    assert_eq!(
+        V4::quoted(&Slice(&whole[..23]), 0),
+        None,
+        "too short for the ports"
+    );
+    assert_eq!(
+        V4::quoted(&Slice(&v4([0, 1], 0, PROTO_TCP, &TCP)), 0),
+        None,
+        "a later fragment"
+    );
+    assert_eq!(
+        V4::quoted(&Slice(&v4([0, 0], 0, PROTO_ICMP, &[8; 8])), 0),
+        None,
+        "no ports"
+    );
+    let quoted = V6::quoted(&Slice(&v6(PROTO_UDP, &UDP)), 0).unwrap();
+    assert_eq!((quoted.l4, quoted.tuple.dport), (40, word([0, 53])));
+    assert_eq!(
+        V6::quoted(&Slice(&v6(44, &UDP)), 0),
+        None,
+        "an extension header"
+    );
+}
+
+#[test]
+fn only_errors_quote() {
+    let v4: Vec<u8> = (0..=255).filter(|kind| V4::icmp_error(*kind)).collect();
+    assert_eq!(v4, [3, 11, 12]);
+    let v6: Vec<u8> = (0..=255).filter(|kind| V6::icmp_error(*kind)).collect();
+    assert_eq!(v6, [1, 2, 3, 4]);
+}
+
+#[test]
 fn a_pod_owns_its_addresses_only() {
     let ep = Endpoint {
         ip4: [10, 0, 0, 1],

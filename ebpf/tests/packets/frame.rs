@@ -22,6 +22,11 @@ pub(crate) enum L4 {
     UdpUnchecked,
     /// ICMP or ICMPv6 echo request.
     Echo,
+    /// ICMP or ICMPv6 error of this type; the payload is what it quotes.
+    IcmpError {
+        kind: u8,
+        code: u8,
+    },
 }
 
 /// One frame.
@@ -69,8 +74,8 @@ impl Frame {
         match (self.l4, self.src) {
             (L4::Tcp { .. }, _) => 6,
             (L4::Udp | L4::UdpUnchecked, _) => 17,
-            (L4::Echo, IpAddr::V4(_)) => 1,
-            (L4::Echo, IpAddr::V6(_)) => 58,
+            (L4::Echo | L4::IcmpError { .. }, IpAddr::V4(_)) => 1,
+            (L4::Echo | L4::IcmpError { .. }, IpAddr::V6(_)) => 58,
         }
     }
 
@@ -137,6 +142,7 @@ impl Frame {
                 let kind = if self.src.is_ipv4() { 8 } else { 128 };
                 (vec![kind, 0, 0, 0, 0, 7, 0, 1], 2)
             }
+            L4::IcmpError { kind, code } => (vec![kind, code, 0, 0, 0, 0, 0, 0], 2),
         };
         bytes.extend(&self.payload);
         if self.l4 != L4::UdpUnchecked {
@@ -153,7 +159,7 @@ impl Frame {
     fn pseudo_header(&self, len: usize) -> Vec<u8> {
         let len = u32::try_from(len).unwrap();
         match (self.src, self.dst) {
-            (IpAddr::V4(_), _) if self.l4 == L4::Echo => Vec::new(),
+            (IpAddr::V4(_), _) if self.protocol() == 1 => Vec::new(),
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let len = u16::try_from(len).unwrap().to_be_bytes();
                 let mut pseudo = [src.octets(), dst.octets()].concat();
