@@ -34,10 +34,7 @@ pub fn diff<const N: usize>(old: &[u32; N], new: &[u32; N]) -> u32 {
 /// [`diff`] of one 16-bit word.
 #[inline(always)]
 pub const fn diff16(old: u16, new: u16) -> u32 {
-    // Not `u32::from`: this is const.
-    #[expect(clippy::cast_lossless, reason = "in a const fn")]
-    let diff = !old as u32 + new as u32;
-    diff
+    !old as u32 + new as u32
 }
 
 /// Reduces a sum of fewer than 2^32 words to one word, carries added back.

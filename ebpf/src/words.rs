@@ -76,7 +76,8 @@ mod tests {
         let words = from_bytes(bytes);
         assert_eq!(to_bytes(words), bytes);
         let v4 = as_v4(&words).unwrap();
-        assert_eq!(v4.to_ne_bytes(), [192, 0, 2, 1]);
+        let bytes: [u8; 4] = transmute!(v4);
+        assert_eq!(bytes, [192, 0, 2, 1]);
         assert_eq!(from_v4(v4), words);
         assert_eq!(as_v4(&from_bytes([0xfd; 16])), None);
         assert_eq!(as_v4(&from_bytes([0; 16])), None);
@@ -84,10 +85,8 @@ mod tests {
 
     #[test]
     fn ports_lie_side_by_side() {
-        assert_eq!(
-            ports(port([1, 2]), port([3, 4])).to_ne_bytes(),
-            [1, 2, 3, 4]
-        );
+        let both: [u8; 4] = transmute!(ports(port([1, 2]), port([3, 4])));
+        assert_eq!(both, [1, 2, 3, 4]);
         assert_eq!(port_bytes(port([0x1f, 0x90])), 8080u16.to_be_bytes());
     }
 }

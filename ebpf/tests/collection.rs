@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! Collection over tables filled by hand: what has ended goes, what lives stays. Needs root and
 //! the built objects.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "maps/mod.rs"]
 mod maps;
@@ -15,6 +20,7 @@ use ebpf::{
     words,
 };
 use ebpf_abi::{
+    addr::from_v4,
     config::Config,
     conntrack::{CT_ANSWERED, CT_FORWARD, CtEntry},
     gc::{GC_PACKET_LEN, GC_REPORT_OFFSET, GcReport},
@@ -171,7 +177,11 @@ where
 
 #[test]
 fn ipv4_flows_go_when_both_their_entries_are_idle() {
-    check::<V4>("gc4", "ct4", u32::from_ne_bytes([10, 244, 1, 10]));
+    check::<V4>(
+        "gc4",
+        "ct4",
+        words::as_v4(&words::from_bytes(from_v4([10, 244, 1, 10]))).unwrap(),
+    );
 }
 
 #[test]

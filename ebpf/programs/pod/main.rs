@@ -8,10 +8,22 @@
 #![no_main]
 #![feature(core_intrinsics)]
 #![expect(unsafe_code, reason = "kernel helpers and map values")]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a field's address and the access to it are one step"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key by value would be copied onto the stack again"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macros hand the context over by value"
+)]
 #![expect(internal_features, reason = "atomic instructions, see atomic.rs")]
 #![expect(
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
     reason = "fields of the kernel's context are words; helpers return small codes as longs"
 )]
 

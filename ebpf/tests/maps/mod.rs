@@ -166,7 +166,7 @@ impl Maps {
             .iter()
             .map(|metric| ("metric", metric.index(), metric.name()));
         let mut counters = Counters::new();
-        for (map, index, name) in drops.chain(metrics).collect::<Vec<_>>() {
+        for (map, index, name) in drops.chain(metrics) {
             let mut counts: PerCpuArray<_, Count> =
                 self.bpf.map_mut(map).unwrap().try_into().unwrap();
             let values = counts.get(&index, 0).unwrap();

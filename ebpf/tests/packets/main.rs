@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! Packets through the loaded programs, by `BPF_PROG_TEST_RUN`: every byte of what comes out and
 //! every counter is compared. Needs root and the built objects.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod frame;
 #[path = "../maps/mod.rs"]

@@ -191,16 +191,16 @@ impl Node {
 
     /// Entries of both flow tables.
     pub(crate) fn flows(&mut self) -> Vec<CtEntry> {
-        let v4: Vec<_> = self
+        let mut flows: Vec<CtEntry> = self
             .hash::<Ct4Key, CtEntry>("ct4")
             .iter()
-            .map(|entry| entry.unwrap().1)
+            .map(|pair| pair.unwrap().1)
             .collect();
-        let v6: Vec<_> = self
-            .hash::<Ct6Key, CtEntry>("ct6")
-            .iter()
-            .map(|entry| entry.unwrap().1)
-            .collect();
-        v4.into_iter().chain(v6).collect()
+        flows.extend(
+            self.hash::<Ct6Key, CtEntry>("ct6")
+                .iter()
+                .map(|pair| pair.unwrap().1),
+        );
+        flows
     }
 }
