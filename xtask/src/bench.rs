@@ -3,8 +3,6 @@
 //! A measurement is a bench target of a crate, or an example of one. It prints its own figures, as ratios of two
 //! variants on this machine where it can: absolute times say little on a shared machine.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
@@ -38,10 +36,8 @@ struct Target {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut command = Command::new("cargo");
-    command
-        .current_dir(workspace::root())
-        .args(["metadata", "--format-version=1", "--no-deps"]);
+    let mut command = workspace::cargo("metadata");
+    command.args(["--format-version=1", "--no-deps"]);
     let metadata: Metadata =
         serde_json::from_str(&process::capture(&mut command)?).context("cargo metadata")?;
     let benches = select(&metadata, arguments.filter.as_deref().unwrap_or_default());
@@ -65,12 +61,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } in benches
     {
         println!("== {package}/{name}");
-        let words = match kind {
-            Kind::Bench => ["bench", "--profile=release", "--bench", name],
-            Kind::Example => ["run", "--profile=release", "--example", name],
+        let (subcommand, target) = match kind {
+            Kind::Bench => ("bench", "--bench"),
+            Kind::Example => ("run", "--example"),
         };
-        let mut command = Command::new("cargo");
-        command.current_dir(workspace::root()).args(words);
+        let mut command = workspace::cargo(subcommand);
+        command.args(["--profile=release", target, name]);
         process::run(command.args(["--quiet", "--locked", "--package", package]))?;
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! `test`: everything that must hold before a change is given away; changes when a kind of test
 //! is added.
 
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -56,10 +55,9 @@ fn stage(name: &str, action: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn cargo_test(packages: &[&str], arguments: &Arguments) -> Result<()> {
-    let mut command = Command::new("cargo");
+    let mut command = workspace::cargo("test");
     command
-        .current_dir(workspace::root())
-        .args(["test", "--quiet", "--locked", "--no-fail-fast"])
+        .args(["--quiet", "--locked", "--no-fail-fast"])
         .args(packages)
         .arg("--")
         .args(&arguments.rest)

@@ -1,6 +1,7 @@
 //! Where things lie in the source tree and in `target/`: changes when a directory moves.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The root of the source tree. Known from where this crate was compiled, so a command works
 /// from every directory of the tree.
@@ -12,6 +13,17 @@ pub(crate) fn root() -> PathBuf {
 /// `target/`: everything that is made lies below it.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
+}
+
+/// A cargo command for the host. Programs are looked for in `target/`, whatever the environment
+/// says.
+pub(crate) fn cargo(subcommand: &str) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", target())
+        .arg(subcommand);
+    command
 }
 
 /// BPF objects, one `NAME.o` a program file; the datapath embeds them at build time.

@@ -87,17 +87,9 @@ fn hello_image(profile: Profile) -> Result<Vec<u8>> {
 fn build_hello(profile: Profile) -> Result<PathBuf> {
     let target = workspace::target().join("static-build");
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut command = Command::new("cargo");
+    let mut command = workspace::cargo("build");
     command
-        .current_dir(workspace::root())
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "example-hello",
-            "--bin",
-            "hello",
-        ])
+        .args(["--quiet", "--package", "example-hello", "--bin", "hello"])
         .args(profile.flags())
         .args(["--target", &triple, "--target-dir"])
         .arg(&target)

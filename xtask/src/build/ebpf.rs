@@ -198,10 +198,8 @@ fn llvm_major(rustc: &Path) -> Option<u32> {
 
 /// Names of the BPF program files, from the manifest.
 pub(crate) fn programs() -> Result<Vec<String>> {
-    let mut command = Command::new("cargo");
-    command
-        .current_dir(workspace::root())
-        .args(["metadata", "--format-version=1", "--no-deps"]);
+    let mut command = workspace::cargo("metadata");
+    command.args(["--format-version=1", "--no-deps"]);
     let metadata: Metadata =
         serde_json::from_str(&process::capture(&mut command)?).context("read cargo metadata")?;
     Ok(metadata

@@ -1,7 +1,6 @@
 //! The host programs: changes when a program is added or a profile gets another meaning.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -68,11 +67,8 @@ impl Profile {
 
 /// Builds what a cluster runs. Compiler messages go to the terminal.
 pub(crate) fn build(profile: Profile) -> Result<()> {
-    let mut command = Command::new("cargo");
-    command
-        .current_dir(workspace::root())
-        .args(["build", "--quiet"])
-        .args(profile.flags());
+    let mut command = workspace::cargo("build");
+    command.args(profile.flags());
     for (package, binary) in PROGRAMS {
         command.args(["--package", package, "--bin", binary]);
     }

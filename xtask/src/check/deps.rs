@@ -137,13 +137,8 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn cargo_metadata() -> Command {
-    let mut command = Command::new("cargo");
-    command.current_dir(workspace::root()).args([
-        "metadata",
-        "--format-version=1",
-        "--no-deps",
-        "--locked",
-    ]);
+    let mut command = workspace::cargo("metadata");
+    command.args(["--format-version=1", "--no-deps", "--locked"]);
     command
 }
 

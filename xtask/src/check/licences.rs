@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -27,10 +26,8 @@ pub(crate) fn run() -> Result<()> {
     let text = std::fs::read_to_string(&path).context("read deny.toml")?;
     let allowed = list(&text, "licenses", "allow")?;
     let banned = list(&text, "bans", "deny")?;
-    let mut command = Command::new("cargo");
-    command
-        .current_dir(workspace::root())
-        .args(["tree", "--workspace", "--locked"]);
+    let mut command = workspace::cargo("tree");
+    command.args(["--workspace", "--locked"]);
     command.args(["--prefix", "none", "--format", "{p}\t{l}\t"]);
     let said = process::capture(&mut command)?;
     let packages: BTreeSet<Package> = said.lines().filter_map(parse).collect();

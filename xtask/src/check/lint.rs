@@ -1,7 +1,5 @@
 //! `lint`: every check that needs no running cluster; changes when a check is added.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result, bail};
 
 use super::{deps, licences, tidy};
@@ -50,27 +48,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn cargo() -> Command {
-    let mut command = Command::new("cargo");
-    command.current_dir(workspace::root());
-    command
-}
-
 fn fmt() -> Result<()> {
-    process::run(cargo().args(["fmt", "--all", "--check"])).context("repair it with `cargo fmt`")
+    process::run(workspace::cargo("fmt").args(["--all", "--check"]))
+        .context("repair it with `cargo fmt`")
 }
 
 /// The datapath embeds the BPF objects: they are built first.
 fn clippy() -> Result<()> {
     build::ebpf::build(&build::ebpf::toolchain()?)?;
-    let targets = [
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-    ];
-    process::run(cargo().args(targets).args(["--", "-D", "warnings"]))
+    let mut command = workspace::cargo("clippy");
+    command.args(["--quiet", "--workspace", "--all-targets", "--locked"]);
+    process::run(command.args(["--", "-D", "warnings"]))
 }
 
 /// The program files are not part of the host's build: they need a feature and a target. Their
@@ -87,17 +75,12 @@ fn clippy_bpf() -> Result<()> {
 /// Private items are documented too, so links to them work.
 fn doc() -> Result<()> {
     const FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
-    let arguments = [
-        "doc",
+    let mut command = workspace::cargo("doc");
+    command.args([
         "--quiet",
         "--workspace",
         "--no-deps",
         "--document-private-items",
-    ];
-    process::run(
-        cargo()
-            .args(arguments)
-            .arg("--locked")
-            .env("RUSTDOCFLAGS", FLAGS),
-    )
+    ]);
+    process::run(command.arg("--locked").env("RUSTDOCFLAGS", FLAGS))
 }

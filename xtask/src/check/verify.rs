@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
@@ -89,10 +88,8 @@ pub(crate) fn load(arguments: &LoadArguments) -> Result<()> {
 
 fn build_tool() -> Result<PathBuf> {
     build::ebpf::build(&build::ebpf::toolchain()?)?;
-    let mut command = Command::new("cargo");
-    command
-        .current_dir(workspace::root())
-        .args(["build", "--quiet"]);
+    let mut command = workspace::cargo("build");
+    command.arg("--quiet");
     command.args(["--package", "node-agent-datapath", "--bin", "datapath-tool"]);
     process::run(&mut command).context("build the datapath's tool")?;
     Ok(Profile::Dev.binary("datapath-tool"))

@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// One mounted hierarchy of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +114,48 @@ pub(crate) fn join_existing(path: &str) -> Result<()> {
         join(&hierarchy.mount.join(path))?;
     }
     Ok(())
+}
+
+/// Ends every process in `path` and below, however it got there.
+pub(crate) fn end_processes(path: &str) -> Result<()> {
+    let limit = std::time::Duration::from_secs(10);
+    let mut left = Vec::new();
+    for hierarchy in hierarchies()? {
+        let group = hierarchy.mount.join(path);
+        let gone = super::wait::until(limit, || {
+            left = processes(&group);
+            left.iter()
+                .for_each(|pid| drop_error(kill(Pid::from_raw(*pid), Signal::SIGKILL)));
+            left.is_empty().then_some(())
+        });
+        anyhow::ensure!(
+            gone.is_some(),
+            "processes {left:?} of {} do not end",
+            group.display()
+        );
+    }
+    Ok(())
+}
+
+/// The process may have ended since it was listed.
+fn drop_error(_: nix::Result<()>) {}
+
+/// A zombie stays listed on v1 until its parent reaps it, and cannot be ended again.
+fn processes(group: &Path) -> Vec<i32> {
+    let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let own = text.lines().filter_map(|line| line.parse().ok());
+    let mut all: Vec<i32> = own
+        .filter(|pid| super::daemon::ProcessId::of(*pid).is_ok())
+        .collect();
+    let Ok(entries) = std::fs::read_dir(group) else {
+        return all;
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.extend(processes(&entry.path()));
+        }
+    }
+    all
 }
 
 /// Removes `path` and all groups below it in every hierarchy. The groups must have no processes.

@@ -48,8 +48,11 @@ pub(crate) fn as_root(cluster: &Cluster) -> Result<()> {
     let nodes = cluster.nodes()?.nodes;
     nodes.iter().try_for_each(node::end)?;
     if let Some(network) = cluster.network()? {
+        // An interrupted `up` may have started nodes that no file names.
+        let group = network.index.host_link();
+        cgroups::end_processes(&group)?;
         underlay::down(&network)?;
-        cgroups::remove(&network.index.host_link())?;
+        cgroups::remove(&group)?;
     }
     remove_files(&cluster.dir.join("nodes"))?;
     if !underlay::any_cluster() {
