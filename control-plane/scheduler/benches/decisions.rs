@@ -65,7 +65,9 @@ enum Service {
 
 fn measure(title: &str, nodes: usize, pods: usize, spec: &Value, service: Service) {
     let mut cache = Cache::new();
-    (0..nodes).for_each(|number| drop(cache.put_node(&node(number))));
+    for number in 0..nodes {
+        cache.put_node(&node(number));
+    }
     let pods: Vec<_> = (0..pods).map(|number| pod(number, spec)).collect();
     let mut decider = Decider::new();
     let mut rng = StdRng::seed_from_u64(1);

@@ -63,4 +63,6 @@ pub async fn run(informers: Informers, config: Config, shutdown: CancellationTok
 }
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

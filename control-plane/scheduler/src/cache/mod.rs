@@ -206,3 +206,6 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

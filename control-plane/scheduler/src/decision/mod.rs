@@ -244,3 +244,6 @@ fn best(feasible: &[NodeId], scores: &[i64], rng: &mut impl Rng) -> NodeId {
     }
     chosen
 }
+
+#[cfg(test)]
+mod tests;

@@ -344,3 +344,6 @@ fn backoff(attempts: u32) -> Duration {
 fn has_changed(old: &PodInfo, new: &PodInfo) -> bool {
     old.pod.spec != new.pod.spec || old.pod.metadata.labels != new.pod.metadata.labels
 }
+
+#[cfg(test)]
+mod tests;
