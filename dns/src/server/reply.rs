@@ -17,7 +17,7 @@ use crate::names;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Aged, Failed, Question};
-use crate::wire::{Query, UDP_BYTES_MAX, rtype};
+use crate::wire::{Query, TCP_BYTES_MAX, UDP_BYTES_MAX, rtype};
 
 /// Aliases followed in one answer.
 const ALIASES_MAX: usize = 8;
@@ -49,7 +49,7 @@ impl Forward {
         let query = Query::parse(&self.packet).ok()?;
         let limit = match self.transport {
             Transport::Udp => query.udp_limit(),
-            Transport::Tcp => query.tcp_limit(),
+            Transport::Tcp => TCP_BYTES_MAX,
         };
         let gathered = self.gather(&query).await;
         let rcode = gathered.rcode;

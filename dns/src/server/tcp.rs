@@ -13,7 +13,7 @@ use crate::handler::{self, Outcome};
 use crate::metrics::{Served, Source, Transport};
 use crate::server::Shared;
 use crate::server::reply;
-use crate::wire::{AnswerWriter, Query, Rejected};
+use crate::wire::{AnswerWriter, Query, Rejected, TCP_BYTES_MAX};
 
 /// Largest question that is read; a client that announces more is cut off.
 const QUESTION_BYTES_MAX: usize = 4096;
@@ -26,7 +26,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     stop.run_until_cancelled(accept(&shared, &listener)).await;
 }
 
-async fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+async fn accept(shared: &Arc<Shared>, listener: &TcpListener) -> ! {
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -123,7 +123,7 @@ impl Connection {
             Ok(query) => {
                 self.rotation = self.rotation.wrapping_add(1);
                 let snapshot = self.shared.snapshot.load();
-                let limit = query.tcp_limit();
+                let limit = TCP_BYTES_MAX;
                 let context = self
                     .shared
                     .context(snapshot.as_deref(), self.rotation, limit);

@@ -80,11 +80,11 @@ impl Builder {
         let labels = [service.name.as_str(), service.namespace.as_str(), "svc"];
         if let Some(target) = &service.external_name {
             // An address is no name to be an alias of.
-            let target = target
-                .parse::<IpAddr>()
-                .is_err()
-                .then(|| names::absolute(target));
-            if let (Some(target), Some((_, name))) = (target.flatten(), self.name(&labels)) {
+            let is_name = target.parse::<IpAddr>().is_err();
+            let Some(target) = names::absolute(target).filter(|_| is_name) else {
+                return;
+            };
+            if let Some((_, name)) = self.name(&labels) {
                 name.cname = Some(target);
             }
             return;

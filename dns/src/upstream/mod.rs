@@ -163,7 +163,8 @@ impl Forwarder {
     /// The answer to a question, from the cache or from upstream.
     pub(crate) async fn resolve(self: &Arc<Self>, question: Question) -> Result<Aged, Failed> {
         let now = Instant::now();
-        let stale = match self.cache.lock().get(&question, now) {
+        let found = self.cache.lock().get(&question, now);
+        let stale = match found {
             Found::Fresh(aged) => {
                 self.metrics.cache_hit(aged.resolved.rcode);
                 return Ok(aged);
@@ -255,7 +256,7 @@ impl Forwarder {
 
     /// Looks for forwarding loops until it is stopped: an upstream that brings our own probe back
     /// is not asked any more, until it stops doing so.
-    pub(crate) async fn watch_loops(self: Arc<Self>) {
+    pub(crate) async fn watch_loops(self: Arc<Self>) -> ! {
         loop {
             for group in self.groups() {
                 group.probe().await;

@@ -1,7 +1,7 @@
 //! A question, parsed once and strictly. Bad input becomes a response code, never a panic.
 
 use crate::names::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
-use crate::wire::{HEADER_LEN, TCP_BYTES_MAX, UDP_BYTES_MAX, UDP_BYTES_PLAIN, rcode, rtype};
+use crate::wire::{HEADER_LEN, UDP_BYTES_MAX, UDP_BYTES_PLAIN, rcode, rtype};
 
 const FLAG_RESPONSE: u16 = 0x8000;
 const FLAG_RECURSION_DESIRED: u16 = 0x0100;
@@ -127,10 +127,6 @@ impl<'a> Query<'a> {
         self.edns.map_or(UDP_BYTES_PLAIN, |edns| {
             usize::from(edns.udp_bytes).clamp(UDP_BYTES_PLAIN, UDP_BYTES_MAX)
         })
-    }
-
-    pub(crate) fn tcp_limit(&self) -> usize {
-        TCP_BYTES_MAX
     }
 }
 
