@@ -138,6 +138,7 @@ pub(crate) fn attach_clsact(
 ) -> io::Result<Attached> {
     match tc::qdisc_add_clsact(device) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(io::Error::other(error)),
     }
     let (link, attached) = match program.attach_to_link(clsact_link(device, direction)?) {

@@ -15,8 +15,10 @@ mod load;
 pub mod maps;
 mod objects;
 mod pins;
+mod playground;
 pub mod pods;
 pub mod sys;
+mod verify;
 
 /// Layouts of what the maps hold.
 pub use ebpf_abi as abi;
@@ -30,3 +32,5 @@ pub use kernel_pods::KernelPods;
 pub use load::LoadError;
 pub use objects::{NotBuilt, are_built};
 pub use pins::{Pins, PinsError};
+pub use playground::{Playground, PlaygroundError};
+pub use verify::{Verified, VerifyError, verify_all};

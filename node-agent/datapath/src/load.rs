@@ -92,6 +92,22 @@ impl LoadedObject {
         Ok(fd.as_fd())
     }
 
+    /// The descriptor of one of its maps.
+    pub(crate) fn map_fd(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        use aya::maps::Map;
+        // The kinds of map in the layout; the read-only data are an array.
+        let data = match self.ebpf.map(name)? {
+            Map::Array(data)
+            | Map::HashMap(data)
+            | Map::LruHashMap(data)
+            | Map::PerCpuArray(data)
+            | Map::LpmTrie(data)
+            | Map::SkStorage(data) => data,
+            _ => return None,
+        };
+        Some(data.fd().as_fd())
+    }
+
     /// A program in the library's own form.
     pub(crate) fn program_mut(&mut self, name: &str) -> Option<&mut Program> {
         self.ebpf.program_mut(name)
@@ -162,12 +178,31 @@ pub(crate) fn load_object(
     }
 }
 
-/// Loads one object with maps of its own, for checks that must leave nothing behind.
+/// Creates the maps of an object, for checks that must leave nothing behind; its programs are not
+/// loaded yet.
+pub(crate) fn load_maps(name: &'static str) -> Result<LoadedObject, LoadError> {
+    open_object(name, None, MapProfile::Small, &Config::DEFAULT)
+}
+
+/// Loads one object with maps of its own: all of it goes when the value is dropped.
 pub(crate) fn load_unpinned(name: &'static str) -> Result<LoadedObject, LoadError> {
     load_once(name, None, MapProfile::Small, &Config::DEFAULT)
 }
 
 fn load_once(
+    name: &'static str,
+    pins: Option<&Pins>,
+    profile: MapProfile,
+    programs: &Config,
+) -> Result<LoadedObject, LoadError> {
+    let mut object = open_object(name, pins, profile, programs)?;
+    for spec in PROGRAMS.iter().filter(|spec| spec.object == name) {
+        load_program(&mut object, spec)?;
+    }
+    Ok(object)
+}
+
+fn open_object(
     name: &'static str,
     pins: Option<&Pins>,
     profile: MapProfile,
@@ -190,14 +225,10 @@ fn load_once(
         object: name,
         source: Box::new(source),
     })?;
-    let mut object = LoadedObject { name, ebpf };
-    for spec in PROGRAMS.iter().filter(|spec| spec.object == name) {
-        load_program(&mut object, spec)?;
-    }
-    Ok(object)
+    Ok(LoadedObject { name, ebpf })
 }
 
-pub(crate) fn load_program(object: &mut LoadedObject, spec: &ProgramSpec) -> Result<(), LoadError> {
+fn load_program(object: &mut LoadedObject, spec: &ProgramSpec) -> Result<(), LoadError> {
     let missing = || LoadError::NoProgram {
         object: spec.object,
         program: spec.name,

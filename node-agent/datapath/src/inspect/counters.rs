@@ -32,10 +32,12 @@ pub(super) fn sum(copies: &[u8]) -> Count {
 }
 
 fn read(map: &Map, spec: &MapSpec, index: u32, name: &str) -> Result<CounterView, InspectError> {
-    let copies = map.lookup(index.as_bytes()).map_err(|source: io::Error| InspectError::Read {
-        what: format!("map {}", spec.name),
-        source,
-    })?;
+    let copies = map
+        .lookup(index.as_bytes())
+        .map_err(|source: io::Error| InspectError::Read {
+            what: format!("map {}", spec.name),
+            source,
+        })?;
     let count = sum(&copies.unwrap_or_default());
     Ok(CounterView {
         name: name.to_owned(),
@@ -51,7 +53,9 @@ impl Inspector {
     pub fn drops(&self) -> Result<Vec<CounterView>, InspectError> {
         let map = self.map(&DROP)?;
         let reasons = DropReason::ALL.iter();
-        reasons.map(|reason| read(&map, &DROP, reason.index(), reason.name())).collect()
+        reasons
+            .map(|reason| read(&map, &DROP, reason.index(), reason.name()))
+            .collect()
     }
 
     /// Verdicts that were no drops.
@@ -60,7 +64,9 @@ impl Inspector {
     pub fn verdicts(&self) -> Result<Vec<CounterView>, InspectError> {
         let map = self.map(&METRIC)?;
         let metrics = Metric::ALL.iter();
-        metrics.map(|metric| read(&map, &METRIC, metric.index(), metric.name())).collect()
+        metrics
+            .map(|metric| read(&map, &METRIC, metric.index(), metric.name()))
+            .collect()
     }
 }
 

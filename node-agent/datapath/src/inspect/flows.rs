@@ -116,10 +116,13 @@ impl Inspector {
         &self,
         spec: &MapSpec,
     ) -> Result<Vec<FlowView>, InspectError> {
-        let entries = self.map(spec)?.entries().map_err(|source| InspectError::Read {
-            what: format!("map {}", spec.name),
-            source,
-        })?;
+        let entries = self
+            .map(spec)?
+            .entries()
+            .map_err(|source| InspectError::Read {
+                what: format!("map {}", spec.name),
+                source,
+            })?;
         let now_s = u32::try_from(monotonic_ns() / 1_000_000_000).unwrap_or(u32::MAX);
         let flows = entries.iter().filter_map(|(key, value)| {
             let tuple: Tuple = K::read_from_bytes(key).ok()?.into();

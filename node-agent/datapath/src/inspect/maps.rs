@@ -40,9 +40,11 @@ pub struct MapDump {
 }
 
 fn spec_named(name: &str) -> Result<&'static MapSpec, InspectError> {
-    MAPS.iter().find(|spec| spec.name == name).ok_or_else(|| InspectError::NoSuchMap {
-        name: name.to_owned(),
-    })
+    MAPS.iter()
+        .find(|spec| spec.name == name)
+        .ok_or_else(|| InspectError::NoSuchMap {
+            name: name.to_owned(),
+        })
 }
 
 fn is_array(kind: MapKind) -> bool {

@@ -16,7 +16,7 @@ mod values;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ebpf_abi::map::{EP, MapSpec, META, ROUTE};
+use ebpf_abi::map::{EP, META, MapSpec, ROUTE};
 use ebpf_abi::meta::{META_MAGIC, Meta};
 use serde::{Deserialize, Serialize};
 

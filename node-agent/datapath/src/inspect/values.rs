@@ -78,9 +78,10 @@ fn key_fields(map: &str, bytes: &[u8]) -> Fields {
             flow(source, destination, key.proto, key.dir)
         }),
         "aff" => decode::<AffinityKey>(bytes, affinity_key),
-        "udprev" => decode::<UdpKey>(bytes, |key| {
-            json!({ "socketCookie": key.cookie, "backend": socket(&key.addr, key.port) })
-        }),
+        "udprev" => decode::<UdpKey>(
+            bytes,
+            |key| json!({ "socketCookie": key.cookie, "backend": socket(&key.addr, key.port) }),
+        ),
         "ifx" => decode::<u32>(bytes, |ifindex| json!({ "ifindex": ifindex })),
         "local" => decode::<Addr>(bytes, |addr| json!({ "address": from_addr(&addr) })),
         "route" => decode::<RouteKey>(bytes, |key| {
@@ -88,7 +89,9 @@ fn key_fields(map: &str, bytes: &[u8]) -> Fields {
             json!({ "range": format!("{}/{}", range.address, range.length) })
         }),
         "drop" => decode::<u32>(bytes, |index| {
-            let known = DropReason::ALL.iter().find(|reason| reason.index() == index);
+            let known = DropReason::ALL
+                .iter()
+                .find(|reason| reason.index() == index);
             json!({ "reason": known.map_or("unknown", |reason| reason.name()) })
         }),
         "metric" => decode::<u32>(bytes, |index| {
@@ -124,9 +127,10 @@ fn affinity_key(key: AffinityKey) -> Value {
 
 fn value_fields(map: &str, bytes: &[u8]) -> Fields {
     match map {
-        "fe4" | "fe6" => decode::<Frontend>(bytes, |value| {
-            json!({ "service": value.svc, "flags": value.flags })
-        }),
+        "fe4" | "fe6" => decode::<Frontend>(
+            bytes,
+            |value| json!({ "service": value.svc, "flags": value.flags }),
+        ),
         "svc" => decode::<Service>(bytes, service),
         "slot" => decode::<Slot>(bytes, |value| {
             let Slot {
@@ -137,9 +141,10 @@ fn value_fields(map: &str, bytes: &[u8]) -> Fields {
             json!({ "backend": backend, "alias": alias, "aliasShare": alias_share })
         }),
         "be" => decode::<Backend>(bytes, backend),
-        "be_load" => decode::<BackendLoad>(bytes, |value| {
-            json!({ "inFlight": value.in_flight, "opened": value.opened, "failed": value.failed })
-        }),
+        "be_load" => decode::<BackendLoad>(
+            bytes,
+            |value| json!({ "inFlight": value.in_flight, "opened": value.opened, "failed": value.failed }),
+        ),
         "ct4" | "ct6" => decode::<CtEntry>(bytes, conntrack),
         "aff" => decode::<Affinity>(bytes, |value| {
             json!({
@@ -148,9 +153,10 @@ fn value_fields(map: &str, bytes: &[u8]) -> Fields {
                 "lastSeconds": value.last_s,
             })
         }),
-        "udprev" => decode::<UdpFrontend>(bytes, |value| {
-            json!({ "frontend": socket(&value.vip, value.port), "service": value.svc })
-        }),
+        "udprev" => decode::<UdpFrontend>(
+            bytes,
+            |value| json!({ "frontend": socket(&value.vip, value.port), "service": value.svc }),
+        ),
         "ifx" => decode::<u32>(bytes, |pod| json!({ "pod": pod })),
         "ep" => decode::<Endpoint>(bytes, endpoint),
         "local" => decode::<LocalPod>(bytes, |value| json!({ "pod": value.ep })),
@@ -262,7 +268,10 @@ mod tests {
             pad: 0,
         };
         let (key, value) = fields("fe4", key.as_bytes(), value.as_bytes());
-        assert_eq!(Value::Object(key), json!({ "frontend": "10.96.0.1:443/TCP" }));
+        assert_eq!(
+            Value::Object(key),
+            json!({ "frontend": "10.96.0.1:443/TCP" })
+        );
         assert_eq!(Value::Object(value), json!({ "service": 7, "flags": 0 }));
     }
 

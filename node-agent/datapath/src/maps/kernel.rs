@@ -55,7 +55,9 @@ pub(crate) fn open_array<T: MappedValue>(
     spec: &MapSpec,
     access: Access,
 ) -> Result<MappedArray<T>, OpenError> {
-    let map = open_map(directory, spec, access)?;
+    // The kernel takes a shared mapping of a descriptor that cannot write for a private one, which
+    // maps do not have (mm/mmap.c, `do_mmap`). So the mapping alone is for reading only.
+    let map = open_map(directory, spec, Access::ReadWrite)?;
     MappedArray::new(&map, access).map_err(|source| OpenError {
         path: directory.join(spec.name),
         source,

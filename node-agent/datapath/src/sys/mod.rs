@@ -25,7 +25,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub use array::{Access, MappedArray, MappedValue};
 pub use link::{AttachTarget, AttachType, Link, LinkInfo, LinkTarget};
 pub use map::{BatchError, Map, MapInfo, MapKind};
-pub use program::{ProgramHandle, ProgramInfo, RunStatistics, TestRun, TestRunOutput};
+pub use program::{
+    FunctionTypes, ProgramCode, ProgramHandle, ProgramInfo, ProgramKind, RunStatistics, TestRun,
+    TestRunOutput, load_btf,
+};
 
 /// Commands of `bpf(2)` used here; the numbers are the kernel's ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +39,13 @@ enum Command {
     MapUpdate = 2,
     MapDelete = 3,
     MapNextKey = 4,
+    ProgramLoad = 5,
     ObjectPin = 6,
     ObjectGet = 7,
     ProgramTestRun = 10,
     ProgramFdById = 13,
     ObjectInfo = 15,
+    BtfLoad = 18,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
     MapDeleteBatch = 27,

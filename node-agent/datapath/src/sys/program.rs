@@ -1,5 +1,6 @@
 //! Loaded programs: facts, run statistics, and runs on packets of our own.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
 use super::array::Access;
+use super::link::AttachType;
 use super::{Command, address, address_mut, bpf, bpf_fd, name_of, object_info, open_pinned, raw};
 
 /// Facts about a loaded program.
@@ -78,6 +80,99 @@ pub struct ProgramHandle {
     fd: OwnedFd,
 }
 
+/// Type of a program; the numbers are `enum bpf_prog_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ProgramKind {
+    SchedCls = 3,
+    CgroupSock = 9,
+    CgroupSockAddr = 18,
+}
+
+/// A program to load, relocated.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramCode<'a> {
+    pub kind: ProgramKind,
+    /// At most 15 characters.
+    pub name: &'a str,
+    pub license: &'a CStr,
+    /// For the kinds that want one.
+    pub attach_type: Option<AttachType>,
+    /// `struct bpf_insn`, one after the other.
+    pub instructions: &'a [u8],
+    /// Types of the object and what its functions are; programs with callbacks need them.
+    pub types: Option<FunctionTypes<'a>>,
+}
+
+/// Type information as the kernel takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionTypes<'a> {
+    pub btf: BorrowedFd<'a>,
+    /// `struct bpf_func_info`, one after the other.
+    pub functions: &'a [u8],
+    /// Bytes of one of them.
+    pub record_len: usize,
+}
+
+/// Gives an object's type information to the kernel.
+/// # Errors
+/// The kernel's error.
+pub fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let size = u32::try_from(bytes.len())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let mut attribute = BtfAttribute {
+        btf: address(bytes),
+        log: 0,
+        size,
+        log_size: 0,
+        log_level: 0,
+        pad: 0,
+    };
+    bpf_fd(Command::BtfLoad, &mut attribute)
+}
+
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable)]
+struct BtfAttribute {
+    btf: u64,
+    log: u64,
+    size: u32,
+    log_size: u32,
+    log_level: u32,
+    pad: u32,
+}
+
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable)]
+struct LoadAttribute {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
+    btf: u32,
+    function_record_len: u32,
+    functions: u64,
+    function_count: u32,
+    pad: u32,
+}
+
+/// `BPF_LOG_STATS`: counts only, so the log of a success is short.
+const LOG_STATISTICS: u32 = 4;
+/// `BPF_LOG_LEVEL1`: why a program is refused.
+const LOG_REASONS: u32 = 1;
+/// Room for the account of a refusal.
+const LOG_LEN: usize = 4 << 20;
+/// Bytes of `struct bpf_insn`.
+const INSTRUCTION_LEN: usize = 8;
+
 /// Input of a run on a packet of our own.
 #[derive(Clone, Copy, Debug)]
 pub struct TestRun<'a> {
@@ -140,6 +235,67 @@ impl ProgramHandle {
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd }
+    }
+
+    /// Gives a program to the kernel. `log` receives the verifier's account: counts of a success,
+    /// reasons of a refusal.
+    /// # Errors
+    /// `InvalidInput` for a name of more than 15 bytes, otherwise the kernel's error.
+    pub fn load(code: ProgramCode<'_>, log: &mut Vec<u8>) -> io::Result<Self> {
+        match Self::load_with(code, LOG_STATISTICS, log) {
+            Err(refused) => {
+                let again = Self::load_with(code, LOG_STATISTICS | LOG_REASONS, log);
+                again.map_err(|_same| refused)
+            }
+            loaded => loaded,
+        }
+    }
+
+    fn load_with(code: ProgramCode<'_>, log_level: u32, log: &mut Vec<u8>) -> io::Result<Self> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let mut name = [0; 16];
+        name[..15]
+            .get_mut(..code.name.len())
+            .ok_or_else(invalid)?
+            .copy_from_slice(code.name.as_bytes());
+        let count = code.instructions.len() / INSTRUCTION_LEN;
+        let size = |length: usize| u32::try_from(length).map_err(|_large| invalid());
+        let (btf, functions, record_len) = match code.types {
+            Some(types) => (raw(types.btf), types.functions, types.record_len.max(1)),
+            None => (0, &[][..], 1),
+        };
+        *log = vec![0; LOG_LEN];
+        let mut attribute = LoadAttribute {
+            kind: code.kind as u32,
+            instruction_count: size(count)?,
+            instructions: address(code.instructions),
+            license: address(code.license.to_bytes_with_nul()),
+            log_level,
+            log_size: size(LOG_LEN)?,
+            log: address_mut(log),
+            kernel_version: 0,
+            flags: 0,
+            name,
+            ifindex: 0,
+            attach_type: code.attach_type.map_or(0, |kind| kind as u32),
+            btf,
+            function_record_len: if functions.is_empty() {
+                0
+            } else {
+                size(record_len)?
+            },
+            functions: if functions.is_empty() {
+                0
+            } else {
+                address(functions)
+            },
+            function_count: size(functions.len() / record_len)?,
+            pad: 0,
+        };
+        let loaded = bpf_fd(Command::ProgramLoad, &mut attribute);
+        let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+        log.truncate(end);
+        Ok(Self { fd: loaded? })
     }
 
     /// Opens a program by the id that link information names.
