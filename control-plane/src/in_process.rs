@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use control_plane_apiserver::auth::TokenKeys;
 use control_plane_apiserver::auth::User;
 use control_plane_apiserver::cache::{Filter, ListRequest, WatchItem, WatchStart, Watcher};
 use control_plane_apiserver::object::Obj;
@@ -13,7 +14,6 @@ use control_plane_apiserver::registry::{Kind, Subresource};
 use control_plane_apiserver::server::{
     self, DeleteRequest, Preconditions, Server, Target, WriteContext, selection,
 };
-use control_plane_apiserver::auth::TokenKeys;
 use control_plane_apiserver::status::StatusError;
 use control_plane_client::api::{
     Api, ApiError, ApiHandle, DeleteOptions, Object, ObjectKey, ObjectList, Patch, Propagation,
@@ -32,7 +32,11 @@ pub(crate) struct InProcess {
 
 impl InProcess {
     /// A client that writes as `system:<component>`.
-    pub(crate) fn handle(server: &Arc<Server>, tokens: &Arc<TokenKeys>, component: &str) -> ApiHandle {
+    pub(crate) fn handle(
+        server: &Arc<Server>,
+        tokens: &Arc<TokenKeys>,
+        component: &str,
+    ) -> ApiHandle {
         Arc::new(Self {
             server: Arc::clone(server),
             tokens: Arc::clone(tokens),
@@ -45,7 +49,9 @@ impl InProcess {
     }
 
     fn kind(&self, resource: Resource) -> Result<&'static Kind, ApiError> {
-        self.server.kind(resource.group, resource.version, resource.plural).map_err(refusal)
+        self.server
+            .kind(resource.group, resource.version, resource.plural)
+            .map_err(refusal)
     }
 
     fn target(
@@ -58,15 +64,18 @@ impl InProcess {
         let mut target = Target::new(kind, &key.namespace, &key.name);
         if let Some(name) = subresource {
             let found = kind.subresource(name);
-            target.subresource =
-                Some(found.ok_or_else(|| refusal(StatusError::path_not_found()))?);
+            target.subresource = Some(found.ok_or_else(|| refusal(StatusError::path_not_found()))?);
         }
         Ok(target)
     }
 }
 
 fn refusal(error: StatusError) -> ApiError {
-    ApiError { code: error.code, reason: error.reason.to_owned(), message: error.message }
+    ApiError {
+        code: error.code,
+        reason: error.reason.to_owned(),
+        message: error.message,
+    }
 }
 
 fn object(obj: &Arc<Obj>) -> Object {
@@ -74,12 +83,22 @@ fn object(obj: &Arc<Obj>) -> Object {
         namespace: Arc::clone(&obj.key.namespace),
         name: Arc::clone(&obj.key.name),
     };
-    Object { key, revision: obj.rv, json: obj.json.clone() }
+    Object {
+        key,
+        revision: obj.rv,
+        json: obj.json.clone(),
+    }
 }
 
 fn filter(kind: &Kind, what: &Selection) -> Result<Filter, ApiError> {
     let namespace = what.namespace.as_deref().unwrap_or_default();
-    selection(kind, namespace, what.labels.as_deref(), what.fields.as_deref()).map_err(refusal)
+    selection(
+        kind,
+        namespace,
+        what.labels.as_deref(),
+        what.fields.as_deref(),
+    )
+    .map_err(refusal)
 }
 
 fn event(item: &WatchItem) -> WatchEvent {
@@ -95,8 +114,14 @@ fn stream(watcher: Watcher) -> WatchStream {
     futures::stream::unfold(Some(watcher), |state| async move {
         let mut watcher = state?;
         let (events, next): (Vec<Result<WatchEvent, ApiError>>, _) = match watcher.next().await {
-            Ok(items) => (items.iter().map(|item| Ok(event(item))).collect(), Some(watcher)),
-            Err(gone) => (vec![Err(refusal(StatusError::expired(gone.to_string())))], None),
+            Ok(items) => (
+                items.iter().map(|item| Ok(event(item))).collect(),
+                Some(watcher),
+            ),
+            Err(gone) => (
+                vec![Err(refusal(StatusError::expired(gone.to_string())))],
+                None,
+            ),
         };
         Some((futures::stream::iter(events), next))
     })
@@ -105,7 +130,12 @@ fn stream(watcher: Watcher) -> WatchStream {
 }
 
 fn delete_request(options: &DeleteOptions) -> DeleteRequest {
-    let DeleteOptions { grace_period_seconds, uid, resource_version, propagation } = options;
+    let DeleteOptions {
+        grace_period_seconds,
+        uid,
+        resource_version,
+        propagation,
+    } = options;
     DeleteRequest {
         grace_seconds: *grace_period_seconds,
         preconditions: Preconditions {
@@ -124,12 +154,19 @@ fn delete_request(options: &DeleteOptions) -> DeleteRequest {
 impl Api for InProcess {
     async fn get(&self, resource: Resource, key: &ObjectKey) -> Result<Object, ApiError> {
         let target = self.target(resource, key, None)?;
-        self.server.get(&target, None).await.map(|obj| object(&obj)).map_err(refusal)
+        self.server
+            .get(&target, None)
+            .await
+            .map(|obj| object(&obj))
+            .map_err(refusal)
     }
 
     async fn list(&self, resource: Resource, what: &Selection) -> Result<ObjectList, ApiError> {
         let kind = self.kind(resource)?;
-        let request = ListRequest { filter: filter(kind, what)?, ..ListRequest::default() };
+        let request = ListRequest {
+            filter: filter(kind, what)?,
+            ..ListRequest::default()
+        };
         let page = self.server.list(kind, &request).await.map_err(refusal)?;
         Ok(ObjectList {
             items: page.items.iter().map(object).collect(),
@@ -145,7 +182,11 @@ impl Api for InProcess {
     ) -> Result<WatchStream, ApiError> {
         let kind = self.kind(resource)?;
         let start = WatchStart::After(revision);
-        self.server.watch(kind, filter(kind, what)?, start).await.map(stream).map_err(refusal)
+        self.server
+            .watch(kind, filter(kind, what)?, start)
+            .await
+            .map(stream)
+            .map_err(refusal)
     }
 
     async fn create(
@@ -155,7 +196,10 @@ impl Api for InProcess {
         body: Value,
     ) -> Result<Object, ApiError> {
         let kind = self.kind(resource)?;
-        let made = self.server.create(kind, namespace, body, &self.context()).await;
+        let made = self
+            .server
+            .create(kind, namespace, body, &self.context())
+            .await;
         made.map(|obj| object(&obj)).map_err(refusal)
     }
 
@@ -169,16 +213,27 @@ impl Api for InProcess {
         let target = self.target(resource, key, Some(subresource))?;
         let success = json!({"kind": "Status", "apiVersion": "v1", "status": "Success"});
         let answer = match target.subresource {
-            Some(Subresource::Binding) => {
-                self.server.bind(&target, &body, &self.context()).await.map(|()| success)
-            }
+            Some(Subresource::Binding) => self
+                .server
+                .bind(&target, &body, &self.context())
+                .await
+                .map(|()| success),
             Some(Subresource::Eviction) => {
                 let request = DeleteRequest::default();
-                let main = Target { subresource: None, ..target };
-                self.server.evict(&main, &request, &self.context()).await.map(|()| success)
+                let main = Target {
+                    subresource: None,
+                    ..target
+                };
+                self.server
+                    .evict(&main, &request, &self.context())
+                    .await
+                    .map(|()| success)
             }
             Some(Subresource::Token) => self.server.issue_token(&self.tokens, &target, &body).await,
-            _ => Err(StatusError::method_not_supported(target.kind.group_resource(), "create")),
+            _ => Err(StatusError::method_not_supported(
+                target.kind.group_resource(),
+                "create",
+            )),
         };
         answer.map_err(refusal)
     }
@@ -208,7 +263,10 @@ impl Api for InProcess {
             Patch::Merge(body) => server::Patch::Merge(body),
             Patch::Strategic(body) => server::Patch::Strategic(body),
         };
-        let patched = self.server.patch(&target, &patch, &self.context(), |_| Ok(())).await;
+        let patched = self
+            .server
+            .patch(&target, &patch, &self.context(), |_| Ok(()))
+            .await;
         patched.map(|patched| object(&patched.obj)).map_err(refusal)
     }
 
@@ -219,7 +277,10 @@ impl Api for InProcess {
         options: &DeleteOptions,
     ) -> Result<(), ApiError> {
         let target = self.target(resource, key, None)?;
-        let deleted = self.server.delete(&target, &delete_request(options), &self.context()).await;
+        let deleted = self
+            .server
+            .delete(&target, &delete_request(options), &self.context())
+            .await;
         deleted.map(|_| ()).map_err(refusal)
     }
 }

@@ -118,6 +118,11 @@ impl NodeState {
         self.shared.progress.all()
     }
 
+    /// Ends every node's stream; agents connect again.
+    pub fn stop_streams(&self) {
+        self.shared.stop.cancel();
+    }
+
     /// Waits until every stream has ended, which is after `stop`.
     pub async fn stopped(&self) {
         self.shared.tasks.close();

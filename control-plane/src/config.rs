@@ -1,0 +1,103 @@
+//! The control plane's flags, parsed into values that cannot be wrong.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Where objects are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoreKind {
+    /// In files under the data directory: one control plane.
+    Embedded,
+    /// In etcd: any number of control planes.
+    Etcd,
+}
+
+/// The control plane: API server, controllers, scheduler and the nodes' stream in one process. It
+/// needs no privilege.
+#[derive(Debug, Parser)]
+#[command(name = "skep-control-plane", version)]
+pub(crate) struct Config {
+    /// Directory for keys, certificates and the embedded store.
+    #[arg(long, default_value = "/var/lib/skep-control-plane")]
+    pub(crate) data_dir: PathBuf,
+    /// Where objects are kept.
+    #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
+    pub(crate) store: StoreKind,
+    /// etcd's client URLs, comma-separated.
+    #[arg(long, value_delimiter = ',', required_if_eq("store", "etcd"))]
+    pub(crate) etcd_endpoints: Vec<String>,
+    /// CA of etcd's server certificates, PEM.
+    #[arg(long)]
+    pub(crate) etcd_ca_file: Option<PathBuf>,
+    /// Client certificate for etcd, PEM.
+    #[arg(long, requires = "etcd_key_file")]
+    pub(crate) etcd_cert_file: Option<PathBuf>,
+    /// Key of the client certificate, PEM.
+    #[arg(long, requires = "etcd_cert_file")]
+    pub(crate) etcd_key_file: Option<PathBuf>,
+    /// Where the API listens; may be repeated.
+    #[arg(long = "bind", default_value = "0.0.0.0:6443")]
+    pub(crate) binds: Vec<SocketAddr>,
+    /// Where nodes connect.
+    #[arg(long, default_value = "0.0.0.0:6444")]
+    pub(crate) node_bind: SocketAddr,
+    /// Address at which pods and other machines reach the API.
+    #[arg(long)]
+    pub(crate) advertise_address: IpAddr,
+    /// Further names or addresses for the API's certificate; may be repeated.
+    #[arg(long = "tls-san")]
+    pub(crate) tls_sans: Vec<String>,
+    /// Range of service addresses; a second one of the other family makes the cluster dual stack.
+    #[arg(
+        long = "service-cidr",
+        default_value = "10.96.0.0/16",
+        value_delimiter = ','
+    )]
+    pub(crate) service_cidrs: Vec<String>,
+    /// Range of pod addresses.
+    #[arg(
+        long = "pod-cidr",
+        default_value = "10.244.0.0/16",
+        value_delimiter = ','
+    )]
+    pub(crate) pod_cidrs: Vec<String>,
+    /// Address of the cluster DNS service, inside the service range.
+    #[arg(long, default_value = "10.96.0.10")]
+    pub(crate) cluster_dns: IpAddr,
+    /// Zone of cluster names.
+    #[arg(long, default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// Writes the administrator's kubeconfig here (0600).
+    #[arg(long)]
+    pub(crate) kubeconfig_out: Option<PathBuf>,
+    /// Writes the token with which nodes join here (0600).
+    #[arg(long)]
+    pub(crate) join_token_out: Option<PathBuf>,
+    /// Log as JSON lines.
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory as _;
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn etcd_needs_endpoints() {
+        let with = |more: &[&str]| {
+            let base = ["skep-control-plane", "--advertise-address", "192.0.2.1"];
+            Config::try_parse_from(base.iter().chain(more).copied())
+        };
+        assert!(with(&[]).is_ok());
+        assert!(with(&["--store", "etcd"]).is_err());
+        assert!(with(&["--store=etcd", "--etcd-endpoints=http://127.0.0.1:2379"]).is_ok());
+    }
+}
