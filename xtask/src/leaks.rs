@@ -21,6 +21,9 @@ const SETTLE: Duration = Duration::from_secs(15);
 /// Where a named network namespace, a lock or a socket of ours would lie.
 const DIRECTORIES: [&str; 4] = ["/run", "/run/netns", "/var/lib", "/sys/fs/bpf"];
 
+/// What a cluster or a test starts of the system's programs.
+const RUNTIME: [&str; 4] = ["containerd", "containerd-shim-runc-v2", "runc", "etcd"];
+
 /// Prefix of the lines that other programs of the machine cause all the time.
 const OURS_ONLY: [&str; 2] = ["skep", "cni"];
 
@@ -75,7 +78,7 @@ pub(crate) fn list() -> Result<()> {
     Ok(())
 }
 
-/// Our programs, whatever runs in a node's control groups, and the namespaces that processes of
+/// Our programs, those of the runtime, whatever runs in a node's control groups, and the namespaces that processes of
 /// root hold. A zombie is its parent's matter.
 fn processes(lines: &mut Snapshot) -> Result<()> {
     let target = workspace::target();
@@ -96,7 +99,9 @@ fn processes(lines: &mut Snapshot) -> Result<()> {
             continue;
         };
         let groups = std::fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
-        if exe.starts_with(&target) || groups.lines().any(in_a_node) {
+        let name = exe.file_name().unwrap_or_default();
+        let runtime = RUNTIME.iter().any(|known| name == *known);
+        if runtime || exe.starts_with(&target) || groups.lines().any(in_a_node) {
             lines.insert(format!("process {pid} {}", exe.display()));
         }
         let of_root = std::fs::metadata(&dir).is_ok_and(|metadata| metadata.uid() == 0);
