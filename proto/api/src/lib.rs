@@ -1,5 +1,6 @@
 //! Kubernetes objects as data: schema table, types, selectors, quantities, patches, transcoding.
 
+pub mod apply;
 pub mod decode;
 pub mod names;
 pub mod openapi;
