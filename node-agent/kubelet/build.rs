@@ -27,17 +27,42 @@ fn compile() -> Result<(), String> {
     let output = PathBuf::from(variable("OUT_DIR")?).join("pause");
     let mut command = Command::new(variable("RUSTC")?);
     command
-        .args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "pause"])
+        .args([
+            "--edition",
+            "2024",
+            "--crate-type",
+            "bin",
+            "--crate-name",
+            "pause",
+        ])
         .args(["--target", &variable("TARGET")?])
-        .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "strip=symbols"])
-        .args(["-C", "relocation-model=static", "-C", "target-feature=+crt-static"])
+        .args([
+            "-C",
+            "panic=abort",
+            "-C",
+            "opt-level=s",
+            "-C",
+            "strip=symbols",
+        ])
+        .args([
+            "-C",
+            "relocation-model=static",
+            "-C",
+            "target-feature=+crt-static",
+        ])
         .args(["-C", "link-arg=-nostartfiles", "-C", "link-arg=-nostdlib"])
-        .args(["-C", "link-arg=-static", "-C", "link-arg=-Wl,--build-id=none,-z,norelro"])
+        .args([
+            "-C",
+            "link-arg=-static",
+            "-C",
+            "link-arg=-Wl,--build-id=none,-z,norelro",
+        ])
         .arg("-o")
         .arg(&output)
         .arg(SOURCE);
-    let result =
-        command.output().map_err(|error| format!("cannot run rustc for {SOURCE}: {error}"))?;
+    let result = command
+        .output()
+        .map_err(|error| format!("cannot run rustc for {SOURCE}: {error}"))?;
     if result.status.success() {
         return Ok(());
     }

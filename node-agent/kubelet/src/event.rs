@@ -59,7 +59,12 @@ pub(crate) struct EventSender {
 impl EventRecorder {
     pub(crate) fn new(node: &str, clock: Arc<dyn Clock>) -> (Self, EventSender) {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-        let recorder = Self { queue: sender, series: Arc::default(), node: node.into(), clock };
+        let recorder = Self {
+            queue: sender,
+            series: Arc::default(),
+            node: node.into(),
+            clock,
+        };
         (recorder, EventSender { queue: receiver })
     }
 
@@ -73,7 +78,10 @@ impl EventRecorder {
         message: impl Into<String>,
     ) {
         let field_path = container.map(|name| {
-            let init = crate::pod::model::spec(pod).init_containers.iter().any(|c| c.name == name);
+            let init = crate::pod::model::spec(pod)
+                .init_containers
+                .iter()
+                .any(|c| c.name == name);
             let list = if init { "initContainers" } else { "containers" };
             format!("spec.{list}{{{name}}}")
         });
@@ -102,7 +110,10 @@ impl EventRecorder {
 
     fn record(&self, object: ObjectReference, kind: Kind, reason: &str, message: String) {
         let now = self.clock.now();
-        let namespace = object.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let namespace = object
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
         let series = self.count(&object, reason, &message, now);
         let event = Event {
             metadata: ObjectMeta {

@@ -73,10 +73,12 @@ impl Kubelet {
         chance: Arc<dyn Chance>,
     ) -> Result<KubeletHandle, StartError> {
         for directory in [&config.root_dir, &config.log_dir, &config.run_dir] {
-            tokio::fs::create_dir_all(directory).await.map_err(|source| StartError::Directory {
-                directory: directory.display().to_string(),
-                source,
-            })?;
+            tokio::fs::create_dir_all(directory)
+                .await
+                .map_err(|source| StartError::Directory {
+                    directory: directory.display().to_string(),
+                    source,
+                })?;
         }
         let http = HttpClient::new().map_err(|reason| StartError::Tls { reason })?;
         let root = config.root_dir.clone();
@@ -125,7 +127,12 @@ impl Kubelet {
         let (hint_sender, hints) = mpsc::channel(HINTS_MAX);
         // Events go out as long as anything may still record one.
         tasks.spawn(event_sender.run(upstream, stop.child_token()));
-        tasks.spawn(watch_events(cri, containerd.clone(), hint_sender, stop.child_token()));
+        tasks.spawn(watch_events(
+            cri,
+            containerd.clone(),
+            hint_sender,
+            stop.child_token(),
+        ));
         tasks.spawn(upkeep.run(stop.child_token()));
         tasks.spawn(reporter.run(stop.child_token()));
         let start = bring_up(Arc::clone(&context), containerd.clone(), stop.child_token());
@@ -135,7 +142,12 @@ impl Kubelet {
             }
         });
         tasks.close();
-        Ok(KubeletHandle { stop, tasks, streams, containerd })
+        Ok(KubeletHandle {
+            stop,
+            tasks,
+            streams,
+            containerd,
+        })
     }
 }
 
@@ -151,7 +163,9 @@ impl KubeletHandle {
     /// # Errors
     /// [`ImportError`] when the archive is malformed or containerd does not take it.
     pub async fn import_image(&self, archive: &[u8], pin: Pin) -> Result<Vec<String>, ImportError> {
-        self.containerd.import_image(archive, pin, &*self.streams.clock).await
+        self.containerd
+            .import_image(archive, pin, &*self.streams.clock)
+            .await
     }
 
     /// Ends all tasks and waits for them. Containers go on running; a later start adopts them.
@@ -209,7 +223,8 @@ async fn ensure_pause(context: &Context, containerd: &ContainerdClient) -> Resul
         }
     };
     let result = tokio::time::timeout(PAUSE_VISIBLE_DEADLINE, visible).await;
-    result.unwrap_or_else(|_elapsed| Err("CRI does not see the imported pause image".to_owned()))?;
+    result
+        .unwrap_or_else(|_elapsed| Err("CRI does not see the imported pause image".to_owned()))?;
     info!(image = pause::PAUSE_IMAGE, "pause image imported");
     Ok(())
 }

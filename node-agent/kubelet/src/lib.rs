@@ -23,6 +23,4 @@ pub use config::KubeletConfig;
 pub use image::archive::ArchiveError;
 pub use kubelet::{Kubelet, KubeletHandle, StartError};
 pub use runtime::Pin;
-pub use stream::{
-    ExecOutput, ExecSession, LogSession, SessionInput, StreamError, StreamHandler,
-};
+pub use stream::{ExecOutput, ExecSession, LogSession, SessionInput, StreamError, StreamHandler};

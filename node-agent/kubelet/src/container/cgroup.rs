@@ -82,7 +82,11 @@ impl Hierarchies {
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
-    move |source| CgroupError { action, path: path.to_owned(), source }
+    move |source| CgroupError {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn make(directory: &Path) -> Result<PathBuf, CgroupError> {
@@ -101,9 +105,14 @@ fn enable_controllers(root: &Path, relative: &str) -> Result<(), CgroupError> {
     for part in Path::new(relative).components() {
         let available =
             fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
-        for controller in wanted.iter().filter(|name| available.split_whitespace().any(|a| a == **name))
+        for controller in wanted
+            .iter()
+            .filter(|name| available.split_whitespace().any(|a| a == **name))
         {
-            write(&directory.join("cgroup.subtree_control"), &format!("+{controller}"))?;
+            write(
+                &directory.join("cgroup.subtree_control"),
+                &format!("+{controller}"),
+            )?;
         }
         directory.push(part);
         make(&directory)?;
@@ -114,7 +123,9 @@ fn enable_controllers(root: &Path, relative: &str) -> Result<(), CgroupError> {
 fn write_unified(directory: &Path, limits: CgroupLimits) -> Result<(), CgroupError> {
     // The weight that stands for the same share on v2: [2, 262144] -> [1, 10000].
     let weight = 1 + (limits.cpu_shares - 2) * 9999 / 262_142;
-    let quota = limits.cpu_quota_us.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+    let quota = limits
+        .cpu_quota_us
+        .map_or_else(|| "max".to_owned(), |quota| quota.to_string());
     let or_max = |value: Option<i64>| value.map_or_else(|| "max".to_owned(), |v| v.to_string());
     let settings = [
         ("cpu.weight", weight.to_string()),
@@ -138,17 +149,26 @@ fn write_legacy(
 ) -> Result<(), CgroupError> {
     match controller {
         "cpu" => {
-            write(&directory.join("cpu.shares"), &limits.cpu_shares.to_string())?;
+            write(
+                &directory.join("cpu.shares"),
+                &limits.cpu_shares.to_string(),
+            )?;
             let quota = limits.cpu_quota_us.unwrap_or(-1);
             let path = directory.join("cpu.cfs_quota_us");
-            if path.exists() { write(&path, &quota.to_string()) } else { Ok(()) }
+            if path.exists() {
+                write(&path, &quota.to_string())
+            } else {
+                Ok(())
+            }
         }
         "memory" => {
             let bytes = limits.memory_bytes.unwrap_or(-1);
             write(&directory.join("memory.limit_in_bytes"), &bytes.to_string())
         }
         "pids" => {
-            let most = limits.pids.map_or_else(|| "max".to_owned(), |pids| pids.to_string());
+            let most = limits
+                .pids
+                .map_or_else(|| "max".to_owned(), |pids| pids.to_string());
             write(&directory.join("pids.max"), &most)
         }
         _ => Ok(()),
@@ -173,7 +193,9 @@ fn fill_cpusets(root: &Path, relative: &str) -> Result<(), CgroupError> {
 }
 
 fn remove_tree(directory: &Path) -> Result<(), CgroupError> {
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Ok(());
+    };
     for entry in entries.flatten() {
         // Files of a cgroup cannot be removed and need not be.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -37,11 +37,20 @@ pub(crate) fn container_config(
     let spec = model::spec(pod);
     let annotations = HashMap::from([
         (labels::SPEC_HASH.to_owned(), model::spec_hash(container)),
-        (labels::RESTART_COUNT.to_owned(), start.restart_count.to_string()),
-        (labels::TERMINATION_MESSAGE_PATH.to_owned(), termination_path(container).to_owned()),
+        (
+            labels::RESTART_COUNT.to_owned(),
+            start.restart_count.to_string(),
+        ),
+        (
+            labels::TERMINATION_MESSAGE_PATH.to_owned(),
+            termination_path(container).to_owned(),
+        ),
         (
             labels::TERMINATION_MESSAGE_POLICY.to_owned(),
-            container.termination_message_policy.clone().unwrap_or_default(),
+            container
+                .termination_message_policy
+                .clone()
+                .unwrap_or_default(),
         ),
     ]);
     let mut own = labels::sandbox(context.node, pod.namespace(), pod.name(), pod.uid());
@@ -62,7 +71,10 @@ pub(crate) fn container_config(
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: environment
             .iter()
-            .map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() })
+            .map(|(key, value)| cri::KeyValue {
+                key: key.clone(),
+                value: value.clone(),
+            })
             .collect(),
         mounts: context.mounts,
         labels: own.into_iter().collect(),
@@ -85,7 +97,11 @@ pub(crate) fn container_config(
 
 /// Where the container may leave a last word.
 pub(crate) fn termination_path(container: &Container) -> &str {
-    container.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or(TERMINATION_LOG)
+    container
+        .termination_message_path
+        .as_deref()
+        .filter(|p| !p.is_empty())
+        .unwrap_or(TERMINATION_LOG)
 }
 
 /// The sub path of a mount with variables expanded, checked to stay inside the volume.
@@ -95,7 +111,10 @@ pub(crate) fn sub_path(
 ) -> Result<Option<String>, ConfigError> {
     let path = match (&mount.sub_path_expr, &mount.sub_path) {
         (Some(template), _) if !template.is_empty() => expand(template, |name| {
-            environment.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+            environment
+                .iter()
+                .find(|(other, _)| other == name)
+                .map(|(_, value)| value.as_str())
         }),
         (_, Some(path)) if !path.is_empty() => path.clone(),
         _ => return Ok(None),
@@ -104,7 +123,9 @@ pub(crate) fn sub_path(
     if inside {
         Ok(Some(path))
     } else {
-        Err(ConfigError(format!("error SubPath `{path}` must not be absolute or contain '..'")))
+        Err(ConfigError(format!(
+            "error SubPath `{path}` must not be absolute or contain '..'"
+        )))
     }
 }
 
@@ -134,7 +155,11 @@ pub(crate) fn file_mount(container_path: &str, host_path: &str) -> cri::Mount {
 }
 
 fn absolute(path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
 }
 
 #[cfg(test)]
@@ -180,11 +205,17 @@ mod tests {
             sub_path_expr: template.map(ToOwned::to_owned),
             ..VolumeMount::default()
         };
-        let environment = vec![("D".to_owned(), "a/b".to_owned()), ("E".to_owned(), "..".to_owned())];
+        let environment = vec![
+            ("D".to_owned(), "a/b".to_owned()),
+            ("E".to_owned(), "..".to_owned()),
+        ];
         let read = |mount: VolumeMount| sub_path(&mount, &environment);
         assert_eq!(read(mount("", None)).unwrap(), None);
         assert_eq!(read(mount("x/y", None)).unwrap().as_deref(), Some("x/y"));
-        assert_eq!(read(mount("", Some("$(D)/c"))).unwrap().as_deref(), Some("a/b/c"));
+        assert_eq!(
+            read(mount("", Some("$(D)/c"))).unwrap().as_deref(),
+            Some("a/b/c")
+        );
         assert!(read(mount("", Some("$(E)/c"))).is_err());
         assert!(read(mount("../x", None)).is_err());
         assert!(read(mount("/x", None)).is_err());

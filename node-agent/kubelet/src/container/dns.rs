@@ -66,7 +66,8 @@ pub(crate) fn pod_dns(
         conf.searches.extend(own.searches.iter().cloned());
         for option in &own.options {
             let Some(name) = &option.name else { continue };
-            conf.options.retain(|other| other.split(':').next() != Some(name.as_str()));
+            conf.options
+                .retain(|other| other.split(':').next() != Some(name.as_str()));
             conf.options.push(match &option.value {
                 Some(value) => format!("{name}:{value}"),
                 None => name.clone(),
@@ -74,17 +75,31 @@ pub(crate) fn pod_dns(
         }
     }
     let dropped = cut(&mut conf);
-    let dns =
-        cri::DnsConfig { servers: conf.servers, searches: conf.searches, options: conf.options };
+    let dns = cri::DnsConfig {
+        servers: conf.servers,
+        searches: conf.searches,
+        options: conf.options,
+    };
     (dns, dropped)
 }
 
 fn cluster_first(namespace: &str, context: &DnsContext) -> ResolvConf {
     let domain = &context.cluster_domain;
-    let own = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+    let own = [
+        format!("{namespace}.svc.{domain}"),
+        format!("svc.{domain}"),
+        domain.clone(),
+    ];
     ResolvConf {
-        servers: context.cluster_dns.iter().map(ToString::to_string).collect(),
-        searches: own.into_iter().chain(context.node.searches.iter().cloned()).collect(),
+        servers: context
+            .cluster_dns
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        searches: own
+            .into_iter()
+            .chain(context.node.searches.iter().cloned())
+            .collect(),
         options: vec!["ndots:5".to_owned()],
     }
 }
@@ -150,14 +165,25 @@ mod tests {
     fn policies_choose_between_cluster_and_node() {
         let cluster = (
             vec!["10.96.0.10"],
-            vec!["shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example"],
+            vec![
+                "shop.svc.cluster.local",
+                "svc.cluster.local",
+                "cluster.local",
+                "corp.example",
+            ],
             vec!["ndots:5"],
         );
         let node = (vec!["192.0.2.1"], vec!["corp.example"], vec!["edns0"]);
         let cases = [
             (json!({}), &cluster),
-            (json!({"dnsPolicy": "ClusterFirst", "hostNetwork": true}), &node),
-            (json!({"dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}), &cluster),
+            (
+                json!({"dnsPolicy": "ClusterFirst", "hostNetwork": true}),
+                &node,
+            ),
+            (
+                json!({"dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}),
+                &cluster,
+            ),
             (json!({"dnsPolicy": "Default"}), &node),
         ];
         for (spec, (servers, searches, options)) in cases {
@@ -178,8 +204,12 @@ mod tests {
         assert_eq!(conf.searches.last().unwrap(), "more");
         assert_eq!(conf.searches.len(), 5);
         assert_eq!(conf.options, ["ndots:2", "rotate"]);
-        let (none, _) = dns(json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"]}}));
-        assert_eq!((none.servers.len(), none.searches.len(), none.options.len()), (1, 0, 0));
+        let (none, _) =
+            dns(json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"]}}));
+        assert_eq!(
+            (none.servers.len(), none.searches.len(), none.options.len()),
+            (1, 0, 0)
+        );
     }
 
     #[test]

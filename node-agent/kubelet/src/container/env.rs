@@ -23,11 +23,13 @@ pub(crate) fn environment(
     let mut result: Environment = Vec::new();
     env_from(container, context, inputs, &mut result)?;
     for variable in &container.env {
-        let lookup = |name: &str| {
-            find(&result, name).or_else(|| services.get(name).map(String::as_str))
-        };
+        let lookup =
+            |name: &str| find(&result, name).or_else(|| services.get(name).map(String::as_str));
         let value = match &variable.value_from {
-            None => Some(expand(variable.value.as_deref().unwrap_or_default(), lookup)),
+            None => Some(expand(
+                variable.value.as_deref().unwrap_or_default(),
+                lookup,
+            )),
             Some(_) => value_from(container, variable, context, inputs)?,
         };
         if let Some(value) = value {
@@ -44,7 +46,10 @@ pub(crate) fn environment(
 
 /// Expands `$(NAME)` in commands and arguments.
 pub(crate) fn expand_all(texts: &[String], environment: &Environment) -> Vec<String> {
-    texts.iter().map(|text| expand(text, |name| find(environment, name))).collect()
+    texts
+        .iter()
+        .map(|text| expand(text, |name| find(environment, name)))
+        .collect()
 }
 
 fn find<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -112,7 +117,9 @@ fn value_from(
     context: FieldContext<'_>,
     inputs: &Inputs,
 ) -> Result<Option<String>, ConfigError> {
-    let Some(source) = &variable.value_from else { return Ok(None) };
+    let Some(source) = &variable.value_from else {
+        return Ok(None);
+    };
     let namespace = context.pod.namespace();
     if let Some(field) = &source.field_ref {
         return fields::field(context, &field.field_path).map(Some);
@@ -148,7 +155,10 @@ fn value_from(
             ))),
         };
     }
-    Err(ConfigError(format!("environment variable {} has a source of an unknown kind", variable.name)))
+    Err(ConfigError(format!(
+        "environment variable {} has a source of an unknown kind",
+        variable.name
+    )))
 }
 
 /// `$(NAME)` becomes its value, or stays as it is when unknown; `$$` is a dollar sign.
@@ -161,8 +171,9 @@ pub(crate) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -
         if let Some(tail) = after.strip_prefix('$') {
             result.push('$');
             rest = tail;
-        } else if let Some((name, tail)) =
-            after.strip_prefix('(').and_then(|inner| inner.split_once(')'))
+        } else if let Some((name, tail)) = after
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'))
         {
             match lookup(name) {
                 Some(value) => result.push_str(value),
@@ -204,7 +215,9 @@ mod tests {
             )],
             secrets: vec![(
                 ObjectName::new("ns", "s"),
-                Some(Arc::new(serde_json::from_value(json!({"data": {"pw": "c2VjcmV0"}})).unwrap())),
+                Some(Arc::new(
+                    serde_json::from_value(json!({"data": {"pw": "c2VjcmV0"}})).unwrap(),
+                )),
             )],
         };
         let context = FieldContext {
@@ -214,11 +227,19 @@ mod tests {
             allocatable: &BTreeMap::new(),
         };
         let services = BTreeMap::from([("X_SERVICE_HOST".to_owned(), "10.0.0.1".to_owned())]);
-        environment(&serde_json::from_value(container).unwrap(), context, &inputs, &services)
+        environment(
+            &serde_json::from_value(container).unwrap(),
+            context,
+            &inputs,
+            &services,
+        )
     }
 
     fn pairs(environment: &Environment) -> Vec<(&str, &str)> {
-        environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+        environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
     }
 
     #[test]
@@ -250,8 +271,14 @@ mod tests {
     #[test]
     fn what_is_missing_and_not_optional_is_named() {
         let cases = [
-            (json!({"envFrom": [{"configMapRef": {"name": "no"}}]}), "configmap \"no\" not found"),
-            (json!({"envFrom": [{"secretRef": {"name": "no"}}]}), "secret \"no\" not found"),
+            (
+                json!({"envFrom": [{"configMapRef": {"name": "no"}}]}),
+                "configmap \"no\" not found",
+            ),
+            (
+                json!({"envFrom": [{"secretRef": {"name": "no"}}]}),
+                "secret \"no\" not found",
+            ),
             (
                 json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "z"}}}]}),
                 "couldn't find key z in ConfigMap ns/cm",

@@ -60,7 +60,10 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// `key="value"` a line, sorted, values quoted as Go does.
 fn format_map(map: &BTreeMap<String, String>) -> String {
-    let lines: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
+    let lines: Vec<String> = map
+        .iter()
+        .map(|(key, value)| format!("{key}={value:?}"))
+        .collect();
     lines.join("\n")
 }
 
@@ -71,7 +74,11 @@ pub(crate) fn resource(
     selector: &ResourceFieldSelector,
 ) -> Result<String, ConfigError> {
     let spec = model::spec(context.pod);
-    let container = match selector.container_name.as_deref().filter(|name| !name.is_empty()) {
+    let container = match selector
+        .container_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+    {
         None => own,
         Some(name) => {
             model::container(spec, name)
@@ -84,15 +91,29 @@ pub(crate) fn resource(
         .split_once('.')
         .filter(|(kind, _)| matches!(*kind, "limits" | "requests"))
         .ok_or_else(|| {
-            ConfigError(format!("unsupported container resource : {}", selector.resource))
+            ConfigError(format!(
+                "unsupported container resource : {}",
+                selector.resource
+            ))
         })?;
     let resources = container.resources.clone().unwrap_or_default();
     let quantity = if kind == "limits" {
-        resources.limits.get(name).or_else(|| context.allocatable.get(name)).cloned()
+        resources
+            .limits
+            .get(name)
+            .or_else(|| context.allocatable.get(name))
+            .cloned()
     } else {
-        resources.requests.get(name).or_else(|| resources.limits.get(name)).cloned()
+        resources
+            .requests
+            .get(name)
+            .or_else(|| resources.limits.get(name))
+            .cloned()
     };
-    let divisor = selector.divisor.clone().filter(|divisor| !matches!(divisor.0.as_str(), "" | "0"));
+    let divisor = selector
+        .divisor
+        .clone()
+        .filter(|divisor| !matches!(divisor.0.as_str(), "" | "0"));
     divide(name, quantity, divisor).map_err(ConfigError)
 }
 
@@ -102,14 +123,23 @@ fn divide(
     quantity: Option<Quantity>,
     divisor: Option<Quantity>,
 ) -> Result<String, String> {
-    let Some(quantity) = quantity else { return Ok("0".to_owned()) };
+    let Some(quantity) = quantity else {
+        return Ok("0".to_owned());
+    };
     let divisor = divisor.unwrap_or_else(|| Quantity::from("1"));
     let read = |quantity: &Quantity| {
-        let value = if name == "cpu" { quantity.milli_value() } else { quantity.value() };
+        let value = if name == "cpu" {
+            quantity.milli_value()
+        } else {
+            quantity.value()
+        };
         value.ok_or_else(|| format!("cannot parse quantity {quantity}"))
     };
     let (value, divisor) = (read(&quantity)?, read(&divisor)?.max(1));
-    Ok(value.saturating_add(divisor - 1).div_euclid(divisor).to_string())
+    Ok(value
+        .saturating_add(divisor - 1)
+        .div_euclid(divisor)
+        .to_string())
 }
 
 #[cfg(test)]
@@ -130,7 +160,10 @@ mod tests {
     #[test]
     fn fields_read_metadata_spec_and_addresses() {
         let pod = pod();
-        let (ips, hosts) = (["10.0.0.5".to_owned(), "fd00::5".to_owned()], ["10.1.0.1".to_owned()]);
+        let (ips, hosts) = (
+            ["10.0.0.5".to_owned(), "fd00::5".to_owned()],
+            ["10.1.0.1".to_owned()],
+        );
         let context = FieldContext {
             pod: &pod,
             pod_ips: &ips,
@@ -158,8 +191,12 @@ mod tests {
     fn resources_are_divided_and_rounded_up() {
         let pod = pod();
         let allocatable = BTreeMap::from([("ephemeral-storage".to_owned(), Quantity::from("1Gi"))]);
-        let context =
-            FieldContext { pod: &pod, pod_ips: &[], host_ips: &[], allocatable: &allocatable };
+        let context = FieldContext {
+            pod: &pod,
+            pod_ips: &[],
+            host_ips: &[],
+            allocatable: &allocatable,
+        };
         let container = &model::spec(&pod).containers[0];
         let ask = |resource: &str, divisor: &str| {
             let selector = ResourceFieldSelector {

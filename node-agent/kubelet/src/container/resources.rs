@@ -27,11 +27,15 @@ pub(crate) struct CgroupLimits {
 }
 
 fn cpu_milli(map: &BTreeMap<String, Quantity>) -> Option<i64> {
-    map.get("cpu").and_then(Quantity::milli_value).filter(|milli| *milli > 0)
+    map.get("cpu")
+        .and_then(Quantity::milli_value)
+        .filter(|milli| *milli > 0)
 }
 
 fn memory_bytes(map: &BTreeMap<String, Quantity>) -> Option<i64> {
-    map.get("memory").and_then(Quantity::value).filter(|bytes| *bytes > 0)
+    map.get("memory")
+        .and_then(Quantity::value)
+        .filter(|bytes| *bytes > 0)
 }
 
 /// Relative CPU weight of a request in thousandths.
@@ -51,7 +55,9 @@ pub(crate) fn container_resources(
     memory_capacity: i64,
 ) -> cri::LinuxContainerResources {
     let resources = container.resources.clone().unwrap_or_default();
-    let request = cpu_milli(&resources.requests).or(cpu_milli(&resources.limits)).unwrap_or(0);
+    let request = cpu_milli(&resources.requests)
+        .or(cpu_milli(&resources.limits))
+        .unwrap_or(0);
     cri::LinuxContainerResources {
         cpu_shares: shares(request),
         cpu_period: QUOTA_PERIOD_US,
@@ -108,7 +114,9 @@ pub(crate) fn pod_limits(spec: &PodSpec, pids: Option<i64>) -> CgroupLimits {
         } else {
             request = request.saturating_add(own_request);
             cpu = cpu.zip(own_cpu).map(|(sum, own)| sum.saturating_add(own));
-            memory = memory.zip(own_memory).map(|(sum, own)| sum.saturating_add(own));
+            memory = memory
+                .zip(own_memory)
+                .map(|(sum, own)| sum.saturating_add(own));
         }
     }
     CgroupLimits {
@@ -145,8 +153,14 @@ mod tests {
 
     #[test]
     fn shares_and_quota_stay_in_their_bounds() {
-        assert_eq!((shares(0), shares(1000), shares(10_000_000)), (2, 1024, 262_144));
-        assert_eq!((quota(1), quota(10), quota(250), quota(2000)), (1000, 1000, 25_000, 200_000));
+        assert_eq!(
+            (shares(0), shares(1000), shares(10_000_000)),
+            (2, 1024, 262_144)
+        );
+        assert_eq!(
+            (quota(1), quota(10), quota(250), quota(2000)),
+            (1000, 1000, 25_000, 200_000)
+        );
     }
 
     #[test]
@@ -169,10 +183,19 @@ mod tests {
 
     #[test]
     fn pod_limits_are_sums_and_absent_when_one_container_has_none() {
-        let limited = with(serde_json::json!({"cpu": "100m"}), serde_json::json!({"cpu": "200m", "memory": "10Mi"}));
+        let limited = with(
+            serde_json::json!({"cpu": "100m"}),
+            serde_json::json!({"cpu": "200m", "memory": "10Mi"}),
+        );
         let unlimited = with(serde_json::json!({}), serde_json::json!({"memory": "6Mi"}));
-        let init = with(serde_json::json!({"cpu": "900m"}), serde_json::json!({"cpu": "1", "memory": "99Mi"}));
-        let both = spec(serde_json::json!([limited, limited]), serde_json::json!([init]));
+        let init = with(
+            serde_json::json!({"cpu": "900m"}),
+            serde_json::json!({"cpu": "1", "memory": "99Mi"}),
+        );
+        let both = spec(
+            serde_json::json!([limited, limited]),
+            serde_json::json!([init]),
+        );
         assert_eq!(
             pod_limits(&both, Some(100)),
             CgroupLimits {
@@ -182,7 +205,10 @@ mod tests {
                 pids: Some(100)
             }
         );
-        let mixed = spec(serde_json::json!([limited, unlimited]), serde_json::json!([]));
+        let mixed = spec(
+            serde_json::json!([limited, unlimited]),
+            serde_json::json!([]),
+        );
         assert_eq!(
             pod_limits(&mixed, None),
             CgroupLimits {
@@ -197,6 +223,9 @@ mod tests {
     #[test]
     fn pods_live_below_their_class() {
         assert_eq!(pod_cgroup("/kubepods", "Guaranteed", "u"), "/kubepods/podu");
-        assert_eq!(pod_cgroup("/kubepods/", "BestEffort", "u"), "/kubepods/besteffort/podu");
+        assert_eq!(
+            pod_cgroup("/kubepods/", "BestEffort", "u"),
+            "/kubepods/besteffort/podu"
+        );
     }
 }

@@ -30,12 +30,23 @@ pub(crate) fn sandbox_config(
     let spec = model::spec(pod);
     let host_network = spec.host_network.unwrap_or(false);
     let own = labels::sandbox(context.node, pod.namespace(), pod.name(), pod.uid());
-    let mut all: HashMap<String, String> =
-        pod.metadata.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut all: HashMap<String, String> = pod
+        .metadata
+        .labels
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     all.extend(own);
-    let mut annotations: HashMap<String, String> =
-        pod.metadata.annotations.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    annotations.insert(labels::POD_GRACE.to_owned(), model::grace(pod).as_secs().to_string());
+    let mut annotations: HashMap<String, String> = pod
+        .metadata
+        .annotations
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    annotations.insert(
+        labels::POD_GRACE.to_owned(),
+        model::grace(pod).as_secs().to_string(),
+    );
     let (hostname, _) = hosts::names(pod, context.cluster_domain);
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
@@ -45,7 +56,11 @@ pub(crate) fn sandbox_config(
             attempt,
         }),
         // A pod on the node's network has the node's name, and the runtime refuses another.
-        hostname: if host_network { String::new() } else { hostname },
+        hostname: if host_network {
+            String::new()
+        } else {
+            hostname
+        },
         log_directory: context.log_dir,
         dns_config: Some(context.dns),
         port_mappings: port_mappings(pod),
@@ -65,7 +80,10 @@ pub(crate) fn sandbox_config(
 fn sysctls(pod: &Pod) -> BTreeMap<String, String> {
     let spec = model::spec(pod);
     let host_network = spec.host_network.unwrap_or(false);
-    let own = spec.security_context.iter().flat_map(|context| &context.sysctls);
+    let own = spec
+        .security_context
+        .iter()
+        .flat_map(|context| &context.sysctls);
     let mut sysctls: BTreeMap<String, String> = own
         .filter(|sysctl| !(host_network && sysctl.name.starts_with("net.")))
         .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))

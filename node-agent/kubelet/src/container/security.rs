@@ -18,8 +18,13 @@ const MASKED: [&str; 10] = [
     "/proc/scsi",
 ];
 const MASKED_SYS: [&str; 2] = ["/sys/firmware", "/sys/devices/virtual/powercap"];
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 fn int(value: i64) -> cri::Int64Value {
     cri::Int64Value { value }
@@ -28,7 +33,11 @@ fn int(value: i64) -> cri::Int64Value {
 /// Which namespaces a container has to itself.
 pub(crate) fn namespaces(spec: &PodSpec) -> cri::NamespaceOption {
     let mode = |host: Option<bool>, own: cri::NamespaceMode| {
-        if host.unwrap_or(false) { cri::NamespaceMode::Node } else { own }
+        if host.unwrap_or(false) {
+            cri::NamespaceMode::Node
+        } else {
+            own
+        }
     };
     let pid = if spec.share_process_namespace.unwrap_or(false) {
         cri::NamespaceMode::Pod
@@ -50,8 +59,13 @@ fn seccomp(profile: Option<&SeccompProfile>) -> cri::SecurityProfile {
         Some("Localhost") => ProfileType::Localhost,
         _ => ProfileType::Unconfined,
     };
-    let file = profile.and_then(|profile| profile.localhost_profile.clone()).unwrap_or_default();
-    cri::SecurityProfile { profile_type: kind.into(), localhost_ref: file }
+    let file = profile
+        .and_then(|profile| profile.localhost_profile.clone())
+        .unwrap_or_default();
+    cri::SecurityProfile {
+        profile_type: kind.into(),
+        localhost_ref: file,
+    }
 }
 
 /// Security of the sandbox: privileged when any container is.
@@ -64,7 +78,10 @@ pub(crate) fn sandbox(spec: &PodSpec) -> cri::LinuxSandboxSecurityContext {
     cri::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(spec)),
         run_as_user: pod.run_as_user.map(int),
-        run_as_group: pod.run_as_group.filter(|_| pod.run_as_user.is_some()).map(int),
+        run_as_group: pod
+            .run_as_group
+            .filter(|_| pod.run_as_user.is_some())
+            .map(int),
         supplemental_groups: groups(pod),
         privileged,
         seccomp: Some(seccomp(Some(&SeccompProfile {
@@ -76,11 +93,17 @@ pub(crate) fn sandbox(spec: &PodSpec) -> cri::LinuxSandboxSecurityContext {
 }
 
 fn groups(pod: &PodSecurityContext) -> Vec<i64> {
-    pod.fs_group.into_iter().chain(pod.supplemental_groups.iter().copied()).collect()
+    pod.fs_group
+        .into_iter()
+        .chain(pod.supplemental_groups.iter().copied())
+        .collect()
 }
 
 /// Security of one container.
-pub(crate) fn container(spec: &PodSpec, container: &Container) -> cri::LinuxContainerSecurityContext {
+pub(crate) fn container(
+    spec: &PodSpec,
+    container: &Container,
+) -> cri::LinuxContainerSecurityContext {
     let none = PodSecurityContext::default();
     let pod = spec.security_context.as_ref().unwrap_or(&none);
     let own = container.security_context.clone().unwrap_or_default();
@@ -88,9 +111,16 @@ pub(crate) fn container(spec: &PodSpec, container: &Container) -> cri::LinuxCont
     let capabilities = own.capabilities.unwrap_or_default();
     let unmasked = privileged || own.proc_mount.as_deref() == Some("Unmasked");
     let paths = |list: &[&str]| -> Vec<String> {
-        if unmasked { Vec::new() } else { list.iter().map(|path| (*path).to_owned()).collect() }
+        if unmasked {
+            Vec::new()
+        } else {
+            list.iter().map(|path| (*path).to_owned()).collect()
+        }
     };
-    let profile = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
+    let profile = own
+        .seccomp_profile
+        .as_ref()
+        .or(pod.seccomp_profile.as_ref());
     let may_gain = own.allow_privilege_escalation.unwrap_or(true) || privileged;
     let user = own.run_as_user.or(pod.run_as_user);
     let strict = pod.supplemental_groups_policy.as_deref() == Some("Strict");
@@ -114,14 +144,21 @@ pub(crate) fn container(spec: &PodSpec, container: &Container) -> cri::LinuxCont
         no_new_privs: !may_gain,
         masked_paths: paths(&[&MASKED[..], &MASKED_SYS[..]].concat()),
         readonly_paths: paths(&READ_ONLY),
-        seccomp: Some(if privileged { seccomp(None) } else { seccomp(profile) }),
+        seccomp: Some(if privileged {
+            seccomp(None)
+        } else {
+            seccomp(profile)
+        }),
         ..cri::LinuxContainerSecurityContext::default()
     }
 }
 
 /// The runtime wants names without `CAP_`.
 fn capability_names(names: &[String]) -> Vec<String> {
-    names.iter().map(|name| name.strip_prefix("CAP_").unwrap_or(name).to_owned()).collect()
+    names
+        .iter()
+        .map(|name| name.strip_prefix("CAP_").unwrap_or(name).to_owned())
+        .collect()
 }
 
 /// Refuses a container that must not run as root but would.
@@ -230,7 +267,13 @@ mod tests {
         assert!(!check(demand.clone(), image(None, "")));
         assert!(!check(demand.clone(), image(None, "app")));
         assert!(check(demand, image(Some(9), "")));
-        assert!(check(json!({"runAsNonRoot": true, "runAsUser": 9}), image(Some(0), "")));
-        assert!(!check(json!({"runAsNonRoot": true, "runAsUser": 0}), image(Some(9), "")));
+        assert!(check(
+            json!({"runAsNonRoot": true, "runAsUser": 9}),
+            image(Some(0), "")
+        ));
+        assert!(!check(
+            json!({"runAsNonRoot": true, "runAsUser": 0}),
+            image(Some(9), "")
+        ));
     }
 }

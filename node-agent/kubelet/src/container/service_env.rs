@@ -40,14 +40,21 @@ fn add(service: &Service, variables: &mut BTreeMap<String, String>) {
         return;
     };
     let ip_text = ip.to_string();
-    let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip_text.clone() };
+    let host = if ip.is_ipv6() {
+        format!("[{ip}]")
+    } else {
+        ip_text.clone()
+    };
     let prefix = service.name.to_uppercase().replace('-', "_");
     variables.insert(format!("{prefix}_SERVICE_HOST"), ip_text.clone());
     variables.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
     for port in &service.ports {
         if !port.name.is_empty() {
             let name = port.name.to_uppercase().replace('-', "_");
-            variables.insert(format!("{prefix}_SERVICE_PORT_{name}"), port.port.to_string());
+            variables.insert(
+                format!("{prefix}_SERVICE_PORT_{name}"),
+                port.port.to_string(),
+            );
         }
     }
     for (index, port) in service.ports.iter().enumerate() {

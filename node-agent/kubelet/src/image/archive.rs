@@ -39,7 +39,9 @@ pub enum ArchiveError {
         source: serde_json::Error,
     },
     /// Something that the archive refers to is not in it.
-    #[error("read image archive: {what} is missing; is it an OCI layout or a `docker save` archive?")]
+    #[error(
+        "read image archive: {what} is missing; is it an OCI layout or a `docker save` archive?"
+    )]
     Missing {
         /// The file, or what it should have said.
         what: String,
@@ -87,10 +89,14 @@ impl Archive {
         } else if files.contains_key("manifest.json") {
             archive.add_docker(&files)?;
         } else {
-            return Err(ArchiveError::Missing { what: "index.json or manifest.json".to_owned() });
+            return Err(ArchiveError::Missing {
+                what: "index.json or manifest.json".to_owned(),
+            });
         }
         if archive.images.is_empty() {
-            return Err(ArchiveError::Missing { what: "an image with a name".to_owned() });
+            return Err(ArchiveError::Missing {
+                what: "an image with a name".to_owned(),
+            });
         }
         Ok(archive)
     }
@@ -128,17 +134,32 @@ impl Archive {
         }
         let data = blob(files, digest)?.clone();
         let parsed: Option<Value> = serde_json::from_slice(&data).ok();
-        let media = parsed.as_ref().and_then(|value| value["mediaType"].as_str());
+        let media = parsed
+            .as_ref()
+            .and_then(|value| value["mediaType"].as_str());
         let is_list = matches!(media, Some(OCI_INDEX | DOCKER_LIST))
-            || parsed.as_ref().is_some_and(|value| value["manifests"].is_array());
+            || parsed
+                .as_ref()
+                .is_some_and(|value| value["manifests"].is_array());
         let is_manifest = matches!(media, Some(OCI_MANIFEST | DOCKER_MANIFEST))
-            || parsed.as_ref().is_some_and(|value| value["layers"].is_array());
+            || parsed
+                .as_ref()
+                .is_some_and(|value| value["layers"].is_array());
         let mut references = BTreeMap::new();
         if let Some(value) = parsed.filter(|_| is_list || is_manifest) {
-            let config = value.get("config").filter(|_| is_manifest).map(|config| ("config", config));
+            let config = value
+                .get("config")
+                .filter(|_| is_manifest)
+                .map(|config| ("config", config));
             let layers = array(&value, "layers").iter().map(|layer| ("l", layer));
-            let manifests = array(&value, "manifests").iter().map(|manifest| ("m", manifest));
-            for (index, (kind, child)) in config.into_iter().chain(layers).chain(manifests).enumerate()
+            let manifests = array(&value, "manifests")
+                .iter()
+                .map(|manifest| ("m", manifest));
+            for (index, (kind, child)) in config
+                .into_iter()
+                .chain(layers)
+                .chain(manifests)
+                .enumerate()
             {
                 let child = text(child, "digest")?;
                 if kind == "m" && blob(files, &child).is_err() {
@@ -148,7 +169,11 @@ impl Archive {
                 references.insert(gc_label(kind, index), child);
             }
         }
-        self.blobs.push(Blob { digest: digest.to_owned(), data, references });
+        self.blobs.push(Blob {
+            digest: digest.to_owned(),
+            data,
+            references,
+        });
         Ok(())
     }
 
@@ -193,7 +218,11 @@ impl Archive {
     fn add_blob(&mut self, data: Vec<u8>, references: BTreeMap<String, String>) -> String {
         let digest = sha256(&data);
         if !self.blobs.iter().any(|blob| blob.digest == digest) {
-            self.blobs.push(Blob { digest: digest.clone(), data, references });
+            self.blobs.push(Blob {
+                digest: digest.clone(),
+                data,
+                references,
+            });
         }
         digest
     }
@@ -210,7 +239,9 @@ fn read_files(bytes: &[u8]) -> Result<Files, ArchiveError> {
         let kind = entry.header().entry_type();
         if kind.is_hard_link() || kind.is_symlink() {
             if let Some(target) = entry.link_name()? {
-                let base = std::path::Path::new(&path).parent().map(std::path::Path::to_path_buf);
+                let base = std::path::Path::new(&path)
+                    .parent()
+                    .map(std::path::Path::to_path_buf);
                 let target = if kind.is_symlink() {
                     base.unwrap_or_default().join(&target)
                 } else {
@@ -257,18 +288,25 @@ fn docker_names(files: &Files) -> Result<Vec<String>, ArchiveError> {
     let manifest = read_json(files, "manifest.json")?;
     let entries = manifest.as_array().into_iter().flatten();
     let tags = entries.flat_map(|entry| array(entry, "RepoTags"));
-    Ok(tags.filter_map(Value::as_str).map(ToOwned::to_owned).collect())
+    Ok(tags
+        .filter_map(Value::as_str)
+        .map(ToOwned::to_owned)
+        .collect())
 }
 
 fn read_json(files: &Files, path: &str) -> Result<Value, ArchiveError> {
-    serde_json::from_slice(file(files, path)?)
-        .map_err(|source| ArchiveError::Json { file: path.to_owned(), source })
+    serde_json::from_slice(file(files, path)?).map_err(|source| ArchiveError::Json {
+        file: path.to_owned(),
+        source,
+    })
 }
 
 fn file<'a>(files: &'a Files, path: &str) -> Result<&'a Vec<u8>, ArchiveError> {
     files
         .get(&clean(std::path::Path::new(path)))
-        .ok_or_else(|| ArchiveError::Missing { what: path.to_owned() })
+        .ok_or_else(|| ArchiveError::Missing {
+            what: path.to_owned(),
+        })
 }
 
 fn blob<'a>(files: &'a Files, digest: &str) -> Result<&'a Vec<u8>, ArchiveError> {
@@ -281,7 +319,9 @@ fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 
 fn text(value: &Value, key: &str) -> Result<String, ArchiveError> {
     let found = value[key].as_str().map(ToOwned::to_owned);
-    found.ok_or_else(|| ArchiveError::Missing { what: format!("field {key}") })
+    found.ok_or_else(|| ArchiveError::Missing {
+        what: format!("field {key}"),
+    })
 }
 
 fn gc_label(kind: &str, index: usize) -> String {
@@ -302,9 +342,11 @@ fn layer_type(data: &[u8]) -> &'static str {
 /// `sha256:<hex>` of bytes.
 pub(super) fn sha256(data: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(data).iter().fold("sha256:".to_owned(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
+    Sha256::digest(data)
+        .iter()
+        .fold("sha256:".to_owned(), |mut text, byte| {
+            // Writing to a string cannot fail.
+            write!(text, "{byte:02x}").unwrap_or_default();
+            text
+        })
 }

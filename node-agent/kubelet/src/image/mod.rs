@@ -5,7 +5,5 @@ pub(crate) mod pause;
 mod puller;
 mod reference;
 
-
 pub(crate) use puller::{ImagePuller, PullRequest};
 pub(crate) use reference::normalize;
-

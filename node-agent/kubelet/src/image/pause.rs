@@ -90,8 +90,16 @@ mod tests {
     #[test]
     fn the_binary_is_static_and_small() {
         assert_eq!(&PAUSE_BINARY[..4], b"\x7fELF");
-        assert!(PAUSE_BINARY.len() < 32 * 1024, "{} bytes", PAUSE_BINARY.len());
+        assert!(
+            PAUSE_BINARY.len() < 32 * 1024,
+            "{} bytes",
+            PAUSE_BINARY.len()
+        );
         let interpreter = b"/lib64/ld-linux";
-        assert!(!PAUSE_BINARY.windows(interpreter.len()).any(|window| window == interpreter));
+        assert!(
+            !PAUSE_BINARY
+                .windows(interpreter.len())
+                .any(|window| window == interpreter)
+        );
     }
 }

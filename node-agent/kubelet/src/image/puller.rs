@@ -41,7 +41,10 @@ pub(crate) struct ImagePuller {
 
 impl ImagePuller {
     pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, locks: Mutex::default() }
+        Self {
+            runtime,
+            locks: Mutex::default(),
+        }
     }
 
     /// Makes the image present as its policy asks. `on_pull` is called before bytes move.
@@ -59,7 +62,10 @@ impl ImagePuller {
                 ),
             });
         }
-        let policy = request.policy.as_deref().unwrap_or_else(|| default_policy(image));
+        let policy = request
+            .policy
+            .as_deref()
+            .unwrap_or_else(|| default_policy(image));
         let present = self.present(image).await?;
         match (policy, present) {
             ("Never", None) => Err(Failure {
@@ -69,15 +75,22 @@ impl ImagePuller {
                 ),
             }),
             ("Never" | "IfNotPresent", Some(present)) => Ok(present),
-            (_, present) => self.pull_once(request, policy, present.is_some(), on_pull).await,
+            (_, present) => {
+                self.pull_once(request, policy, present.is_some(), on_pull)
+                    .await
+            }
         }
     }
 
     async fn present(&self, image: &str) -> Result<Option<PulledImage>, Failure> {
-        let found = self.runtime.image_status(image).await.map_err(|error| Failure {
-            reason: "ImageInspectError",
-            message: format!("Failed to inspect image \"{image}\": {error}"),
-        })?;
+        let found = self
+            .runtime
+            .image_status(image)
+            .await
+            .map_err(|error| Failure {
+                reason: "ImageInspectError",
+                message: format!("Failed to inspect image \"{image}\": {error}"),
+            })?;
         Ok(found.map(|found| PulledImage {
             reference: found.id.clone(),
             image_id: found.repo_digests.first().unwrap_or(&found.id).clone(),
@@ -107,7 +120,9 @@ impl ImagePuller {
             }
         };
         drop(lock);
-        self.locks.lock().retain(|_, lock| Arc::strong_count(lock) > 1);
+        self.locks
+            .lock()
+            .retain(|_, lock| Arc::strong_count(lock) > 1);
         result
     }
 
@@ -116,8 +131,10 @@ impl ImagePuller {
         let mut last = None;
         let auths = request.auths.iter().cloned().map(Some).chain([None]);
         for auth in auths {
-            let pulled =
-                self.runtime.pull_image(&request.image, auth, request.sandbox.clone()).await;
+            let pulled = self
+                .runtime
+                .pull_image(&request.image, auth, request.sandbox.clone())
+                .await;
             match pulled {
                 Ok(reference) => {
                     let present = self.present(&request.image).await?;
@@ -128,13 +145,21 @@ impl ImagePuller {
                         size_bytes: 0,
                     };
                     let image = present.unwrap_or(fallback);
-                    return Ok(PulledImage { pulled_in: Some(started.elapsed()), ..image });
+                    return Ok(PulledImage {
+                        pulled_in: Some(started.elapsed()),
+                        ..image
+                    });
                 }
                 Err(error) => last = Some(error),
             }
         }
-        let message = last.map(|error: RuntimeError| message_of(&error)).unwrap_or_default();
-        Err(Failure { reason: "ErrImagePull", message })
+        let message = last
+            .map(|error: RuntimeError| message_of(&error))
+            .unwrap_or_default();
+        Err(Failure {
+            reason: "ErrImagePull",
+            message,
+        })
     }
 }
 

@@ -14,7 +14,11 @@ pub(crate) fn normalize(image: &str) -> String {
         (false, true) => format!("{DEFAULT_REGISTRY}/{name}"),
         (false, false) => format!("{DEFAULT_REGISTRY}/library/{name}"),
     };
-    let suffix = if suffix.is_empty() { format!(":{DEFAULT_TAG}") } else { suffix.to_owned() };
+    let suffix = if suffix.is_empty() {
+        format!(":{DEFAULT_TAG}")
+    } else {
+        suffix.to_owned()
+    };
     format!("{name}{suffix}")
 }
 
@@ -22,14 +26,20 @@ pub(crate) fn normalize(image: &str) -> String {
 fn split(image: &str) -> (&str, &str) {
     let end = image.find('@').unwrap_or(image.len());
     let path_start = image[..end].rfind('/').map_or(0, |slash| slash + 1);
-    let tag = image[path_start..end].find(':').map_or(end, |colon| path_start + colon);
+    let tag = image[path_start..end]
+        .find(':')
+        .map_or(end, |colon| path_start + colon);
     image.split_at(tag)
 }
 
 /// The pull policy that applies when a container names none.
 pub(crate) fn default_policy(image: &str) -> &'static str {
     let (_, suffix) = split(image);
-    if suffix.is_empty() || suffix == ":latest" { "Always" } else { "IfNotPresent" }
+    if suffix.is_empty() || suffix == ":latest" {
+        "Always"
+    } else {
+        "IfNotPresent"
+    }
 }
 
 /// What is wrong with an image name, in upstream's words; `None` when nothing is.
@@ -37,12 +47,16 @@ pub(crate) fn fault(image: &str) -> Option<&'static str> {
     let (name, suffix) = split(image);
     let word = |text: &str| {
         !text.is_empty()
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
     let mut parts = name.split('/');
     let first = parts.next().unwrap_or_default();
     let host = first.split_once(':').map_or(first, |(host, _port)| host);
-    let rest_fits = parts.clone().all(|part| word(part) && !part.bytes().any(|b| b.is_ascii_uppercase()));
+    let rest_fits = parts
+        .clone()
+        .all(|part| word(part) && !part.bytes().any(|b| b.is_ascii_uppercase()));
     let single = parts.next().is_none();
     if single && first.bytes().any(|b| b.is_ascii_uppercase()) {
         return Some("repository name must be lowercase");
@@ -53,7 +67,9 @@ pub(crate) fn fault(image: &str) -> Option<&'static str> {
     };
     let tag_fits = tag.is_empty() || (tag.len() <= 129 && word(tag.trim_start_matches(':')));
     let digest_fits = digest.is_none_or(|digest| {
-        digest.split_once(':').is_some_and(|(kind, hex)| word(kind) && hex.len() >= 32)
+        digest
+            .split_once(':')
+            .is_some_and(|(kind, hex)| word(kind) && hex.len() >= 32)
     });
     (!(word(host) && rest_fits && tag_fits && digest_fits)).then_some("invalid reference format")
 }

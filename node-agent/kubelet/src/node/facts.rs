@@ -67,7 +67,10 @@ impl MachineFacts {
         BTreeMap::from([
             ("cpu".to_owned(), Quantity(self.cpus.to_string())),
             ("memory".to_owned(), kibibytes(self.memory_bytes)),
-            ("ephemeral-storage".to_owned(), kibibytes(self.storage_bytes)),
+            (
+                "ephemeral-storage".to_owned(),
+                kibibytes(self.storage_bytes),
+            ),
             ("pods".to_owned(), Quantity(pods.to_string())),
         ])
     }
@@ -78,13 +81,18 @@ pub(crate) fn allocatable(
     facts: &MachineFacts,
     config: &KubeletConfig,
 ) -> BTreeMap<String, Quantity> {
-    let milli = facts.cpus.saturating_mul(1000).saturating_sub(config.reserved_cpu_milli);
+    let milli = facts
+        .cpus
+        .saturating_mul(1000)
+        .saturating_sub(config.reserved_cpu_milli);
     let cpu = if milli.is_multiple_of(1000) {
         (milli / 1000).to_string()
     } else {
         format!("{milli}m")
     };
-    let memory = facts.memory_bytes.saturating_sub(config.reserved_memory_bytes);
+    let memory = facts
+        .memory_bytes
+        .saturating_sub(config.reserved_memory_bytes);
     let mut map = facts.capacity(config.pods_max);
     map.insert("cpu".to_owned(), Quantity(cpu));
     map.insert("memory".to_owned(), kibibytes(memory));
@@ -96,13 +104,19 @@ fn kibibytes(bytes: u64) -> Quantity {
 }
 
 fn memory_total(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse().ok());
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|n| n.parse().ok());
     kib.unwrap_or(0_u64).saturating_mul(1024)
 }
 
 fn pretty_name(os_release: &str) -> String {
-    let line = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let line = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
     line.unwrap_or("Linux").trim_matches('"').to_owned()
 }
 
@@ -125,13 +139,22 @@ mod tests {
         assert_eq!(capacity["memory"].0, "24000000Ki");
         assert_eq!(capacity["ephemeral-storage"].0, "4Ki");
         let allocatable = allocatable(&facts, &config);
-        assert_eq!((allocatable["cpu"].0.as_str(), allocatable["pods"].0.as_str()), ("1750m", "110"));
+        assert_eq!(
+            (
+                allocatable["cpu"].0.as_str(),
+                allocatable["pods"].0.as_str()
+            ),
+            ("1750m", "110")
+        );
         assert_eq!(allocatable["memory"].0, "23999000Ki");
     }
 
     #[test]
     fn the_system_names_itself() {
-        assert_eq!(pretty_name("ID=x\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
+        assert_eq!(
+            pretty_name("ID=x\nPRETTY_NAME=\"Debian 12\"\n"),
+            "Debian 12"
+        );
         assert_eq!(pretty_name(""), "Linux");
     }
 }

@@ -46,7 +46,12 @@ struct RuntimeHealth {
 
 impl NodeReporter {
     pub(crate) fn new(context: Arc<Context>, facts: MachineFacts) -> Self {
-        Self { context, facts, conditions: Vec::new(), reported: None }
+        Self {
+            context,
+            facts,
+            conditions: Vec::new(),
+            reported: None,
+        }
     }
 
     /// Reports until cancelled.
@@ -58,7 +63,11 @@ impl NodeReporter {
                 Ok(ready) => {
                     retry = RETRY_FIRST;
                     // An unready node looks at itself more often: it may become ready any moment.
-                    if ready { period } else { period.min(Duration::from_millis(500)) }
+                    if ready {
+                        period
+                    } else {
+                        period.min(Duration::from_millis(500))
+                    }
                 }
                 Err(error) => {
                     debug!(%error, "node status not taken yet");
@@ -90,7 +99,9 @@ impl NodeReporter {
             self.context.upstream.node(&node).await?;
             if self.reported.is_none() {
                 info!(node = %self.context.config.node_name, "node registered");
-                self.context.events.node(Kind::Normal, "Starting", "Starting kubelet.");
+                self.context
+                    .events
+                    .node(Kind::Normal, "Starting", "Starting kubelet.");
             }
             self.reported = Some((status, now));
         }
@@ -107,11 +118,18 @@ impl NodeReporter {
         let runtime = &self.context.runtime;
         let version = match runtime.version().await {
             Ok(version) => {
-                format!("{}://{}", version.runtime_name, version.runtime_version.trim_start_matches('v'))
+                format!(
+                    "{}://{}",
+                    version.runtime_name,
+                    version.runtime_version.trim_start_matches('v')
+                )
             }
             Err(error) => {
                 let trouble = Some(format!("container runtime is down: {error}"));
-                return RuntimeHealth { version: String::new(), trouble };
+                return RuntimeHealth {
+                    version: String::new(),
+                    trouble,
+                };
             }
         };
         let trouble = match runtime.status().await {
@@ -126,7 +144,10 @@ impl NodeReporter {
             Ok(images) => image_list(images),
             Err(error) => {
                 warn!(%error, "cannot list images");
-                self.reported.as_ref().map(|(status, _)| status.images.clone()).unwrap_or_default()
+                self.reported
+                    .as_ref()
+                    .map(|(status, _)| status.images.clone())
+                    .unwrap_or_default()
             }
         }
     }
@@ -136,7 +157,10 @@ impl NodeReporter {
         let mut addresses: Vec<NodeAddress> = config
             .node_ips
             .iter()
-            .map(|ip| NodeAddress { address: ip.to_string(), type_: "InternalIP".to_owned() })
+            .map(|ip| NodeAddress {
+                address: ip.to_string(),
+                type_: "InternalIP".to_owned(),
+            })
             .collect();
         addresses.push(NodeAddress {
             address: config.node_name.clone(),
@@ -160,7 +184,10 @@ impl NodeReporter {
         let config = &self.context.config;
         let arch = self.facts.node_info("").architecture;
         let mut labels = BTreeMap::from([
-            ("kubernetes.io/hostname".to_owned(), config.node_name.clone()),
+            (
+                "kubernetes.io/hostname".to_owned(),
+                config.node_name.clone(),
+            ),
             ("kubernetes.io/os".to_owned(), "linux".to_owned()),
             ("kubernetes.io/arch".to_owned(), arch.clone()),
             ("beta.kubernetes.io/os".to_owned(), "linux".to_owned()),
@@ -180,7 +207,9 @@ impl NodeReporter {
 }
 
 fn is_ready(conditions: &[NodeCondition]) -> bool {
-    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Equal but for heartbeat times.
@@ -199,17 +228,18 @@ fn same(left: &NodeStatus, right: &NodeStatus) -> bool {
 fn trouble_of(status: &cri::RuntimeStatus) -> Option<String> {
     let failing: Vec<String> = ["RuntimeReady", "NetworkReady"]
         .into_iter()
-        .filter_map(|name| match status.conditions.iter().find(|c| c.r#type == name) {
-            Some(condition) if condition.status => None,
-            Some(condition) => Some(format!(
-                "{name}=false reason:{} message:{}",
-                condition.reason, condition.message
-            )),
-            None => Some(format!("{name} is not reported")),
-        })
+        .filter_map(
+            |name| match status.conditions.iter().find(|c| c.r#type == name) {
+                Some(condition) if condition.status => None,
+                Some(condition) => Some(format!(
+                    "{name}=false reason:{} message:{}",
+                    condition.reason, condition.message
+                )),
+                None => Some(format!("{name} is not reported")),
+            },
+        )
         .collect();
-    (!failing.is_empty())
-        .then(|| format!("container runtime not ready: {}", failing.join(", ")))
+    (!failing.is_empty()).then(|| format!("container runtime not ready: {}", failing.join(", ")))
 }
 
 fn conditions(
@@ -218,13 +248,30 @@ fn conditions(
     now: Timestamp,
 ) -> Vec<NodeCondition> {
     let ready = match &health.trouble {
-        None => ("Ready", "True", "KubeletReady", "kubelet is posting ready status".to_owned()),
+        None => (
+            "Ready",
+            "True",
+            "KubeletReady",
+            "kubelet is posting ready status".to_owned(),
+        ),
         Some(trouble) => ("Ready", "False", "KubeletNotReady", trouble.clone()),
     };
     let fixed = [
-        ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        (
+            "MemoryPressure",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ),
+        (
+            "DiskPressure",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+        ),
+        (
+            "PIDPressure",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
     ]
     .map(|(kind, reason, message)| (kind, "False", reason, message.to_owned()));
     fixed
@@ -273,7 +320,10 @@ mod tests {
     }
 
     fn healthy() -> RuntimeHealth {
-        RuntimeHealth { version: "containerd://1.6.20".to_owned(), trouble: None }
+        RuntimeHealth {
+            version: "containerd://1.6.20".to_owned(),
+            trouble: None,
+        }
     }
 
     #[test]
@@ -281,13 +331,22 @@ mod tests {
         let first = conditions(&healthy(), &[], at(10));
         assert!(is_ready(&first));
         let second = conditions(&healthy(), &first, at(20));
-        let ready = second.iter().find(|condition| condition.type_ == "Ready").unwrap();
+        let ready = second
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+            .unwrap();
         assert_eq!(ready.last_transition_time, Some(Time::from(at(10))));
         assert_eq!(ready.last_heartbeat_time, Some(Time::from(at(20))));
-        let down = RuntimeHealth { trouble: Some("x".to_owned()), ..healthy() };
+        let down = RuntimeHealth {
+            trouble: Some("x".to_owned()),
+            ..healthy()
+        };
         let third = conditions(&down, &second, at(30));
         assert!(!is_ready(&third));
-        let ready = third.iter().find(|condition| condition.type_ == "Ready").unwrap();
+        let ready = third
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+            .unwrap();
         assert_eq!(ready.last_transition_time, Some(Time::from(at(30))));
         assert_eq!(ready.message.as_deref(), Some("x"));
     }
@@ -301,7 +360,10 @@ mod tests {
             message: "cni plugin not initialized".to_owned(),
         };
         let status = cri::RuntimeStatus {
-            conditions: vec![condition("RuntimeReady", true), condition("NetworkReady", false)],
+            conditions: vec![
+                condition("RuntimeReady", true),
+                condition("NetworkReady", false),
+            ],
             ..cri::RuntimeStatus::default()
         };
         assert_eq!(
@@ -314,7 +376,11 @@ mod tests {
     #[test]
     fn fifty_images_are_named_the_largest_first() {
         let images = (0..60_u64)
-            .map(|size| cri::Image { id: size.to_string(), size, ..cri::Image::default() })
+            .map(|size| cri::Image {
+                id: size.to_string(),
+                size,
+                ..cri::Image::default()
+            })
             .collect();
         let list = image_list(images);
         assert_eq!(list.len(), 50);

@@ -48,14 +48,20 @@ impl Upkeep {
     async fn rotate_logs(&self) -> Result<(), crate::runtime::RuntimeError> {
         let config = &self.context.config;
         let runtime = &self.context.runtime;
-        let containers = runtime.list_containers(&labels::of_node(&config.node_name)).await?;
+        let containers = runtime
+            .list_containers(&labels::of_node(&config.node_name))
+            .await?;
         for container in containers {
             if container.state() != proto::cri::v1::ContainerState::ContainerRunning {
                 continue;
             }
-            let Ok(status) = runtime.container_status(&container.id).await else { continue };
+            let Ok(status) = runtime.container_status(&container.id).await else {
+                continue;
+            };
             let path = PathBuf::from(&status.log_path);
-            let length = tokio::fs::metadata(&path).await.map_or(0, |metadata| metadata.len());
+            let length = tokio::fs::metadata(&path)
+                .await
+                .map_or(0, |metadata| metadata.len());
             if length <= config.log_max_bytes {
                 continue;
             }
@@ -67,18 +73,29 @@ impl Upkeep {
     }
 
     async fn rotate(&self, path: &Path, container: &str) -> Result<(), String> {
-        let stamp = self.context.clock.now().strftime("%Y%m%d-%H%M%S").to_string();
+        let stamp = self
+            .context
+            .clock
+            .now()
+            .strftime("%Y%m%d-%H%M%S")
+            .to_string();
         let aside = PathBuf::from(format!("{}.{stamp}", path.display()));
-        tokio::fs::rename(path, &aside).await.map_err(|error| error.to_string())?;
+        tokio::fs::rename(path, &aside)
+            .await
+            .map_err(|error| error.to_string())?;
         if let Err(error) = self.context.runtime.reopen_log(container).await {
             // The runtime still writes to the renamed file: give it its name back.
-            tokio::fs::rename(&aside, path).await.map_err(|back| back.to_string())?;
+            tokio::fs::rename(&aside, path)
+                .await
+                .map_err(|back| back.to_string())?;
             return Err(error.to_string());
         }
         let keep = self.context.config.log_files_max.saturating_sub(1);
         let old = rotated_files(path).await;
         for file in old.iter().rev().skip(keep) {
-            tokio::fs::remove_file(file).await.map_err(|error| error.to_string())?;
+            tokio::fs::remove_file(file)
+                .await
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -90,12 +107,22 @@ impl Upkeep {
             return;
         }
         let node = &self.context.config.node_name;
-        let Ok(sandboxes) = self.context.runtime.list_sandboxes(&labels::of_node(node)).await else {
+        let Ok(sandboxes) = self
+            .context
+            .runtime
+            .list_sandboxes(&labels::of_node(node))
+            .await
+        else {
             return;
         };
-        let at_runtime =
-            sandboxes.into_iter().filter_map(|sandbox| Some(sandbox.metadata?.uid));
-        let with_worker = self.pods.all().into_iter().map(|pod| pod.pod.uid().to_owned());
+        let at_runtime = sandboxes
+            .into_iter()
+            .filter_map(|sandbox| Some(sandbox.metadata?.uid));
+        let with_worker = self
+            .pods
+            .all()
+            .into_iter()
+            .map(|pod| pod.pod.uid().to_owned());
         let desired = snapshot.pods.keys().map(|uid| uid.to_string());
         let known: BTreeSet<String> = at_runtime.chain(with_worker).chain(desired).collect();
         let root = self.context.config.root_dir.join("pods");
@@ -125,16 +152,23 @@ impl Upkeep {
 
 async fn children(directory: &Path) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
-    let Ok(mut entries) = tokio::fs::read_dir(directory).await else { return found };
+    let Ok(mut entries) = tokio::fs::read_dir(directory).await else {
+        return found;
+    };
     while let Ok(Some(entry)) = entries.next_entry().await {
-        found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        found.push((
+            entry.file_name().to_string_lossy().into_owned(),
+            entry.path(),
+        ));
     }
     found
 }
 
 /// Rotated files of a log, the oldest first.
 async fn rotated_files(log: &Path) -> Vec<PathBuf> {
-    let Some((parent, name)) = log.parent().zip(log.file_name()) else { return Vec::new() };
+    let Some((parent, name)) = log.parent().zip(log.file_name()) else {
+        return Vec::new();
+    };
     let prefix = format!("{}.", name.to_string_lossy());
     let mut files: Vec<PathBuf> = children(parent)
         .await

@@ -22,13 +22,28 @@ pub(crate) enum StopReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     PrepareVolumes,
-    RunSandbox { attempt: u32 },
-    EnsureImage { container: String },
+    RunSandbox {
+        attempt: u32,
+    },
+    EnsureImage {
+        container: String,
+    },
     StartContainer(StartContainer),
-    StopContainer { id: String, container: String, grace: Duration, why: StopReason },
-    RemoveContainer { id: String },
-    StopSandbox { id: String },
-    RemoveSandbox { id: String },
+    StopContainer {
+        id: String,
+        container: String,
+        grace: Duration,
+        why: StopReason,
+    },
+    RemoveContainer {
+        id: String,
+    },
+    StopSandbox {
+        id: String,
+    },
+    RemoveSandbox {
+        id: String,
+    },
     /// Give back volumes and cgroup; nothing of the pod runs any more.
     TearDown,
     /// Remove what is left on disk; the object is gone.
@@ -57,14 +72,35 @@ pub(crate) struct Failure {
 pub(crate) enum Outcome {
     /// When the volumes must be written anew (tokens end), if ever.
     Volumes(Result<Option<Timestamp>, String>),
-    Sandbox { attempt: u32, result: Result<String, String> },
+    Sandbox {
+        attempt: u32,
+        result: Result<String, String>,
+    },
     /// The reference to create containers with.
-    Image { container: String, result: Result<String, Failure> },
-    Start { container: String, result: Result<(), Failure> },
-    Stop { id: String, result: Result<(), String> },
-    Remove { id: String, result: Result<(), String> },
-    SandboxStop { id: String, result: Result<(), String> },
-    SandboxRemove { id: String, result: Result<(), String> },
+    Image {
+        container: String,
+        result: Result<String, Failure>,
+    },
+    Start {
+        container: String,
+        result: Result<(), Failure>,
+    },
+    Stop {
+        id: String,
+        result: Result<(), String>,
+    },
+    Remove {
+        id: String,
+        result: Result<(), String>,
+    },
+    SandboxStop {
+        id: String,
+        result: Result<(), String>,
+    },
+    SandboxRemove {
+        id: String,
+        result: Result<(), String>,
+    },
     TearDown(Result<(), String>),
     Forget(Result<(), String>),
 }

@@ -14,7 +14,11 @@ pub(crate) struct BackoffPolicy {
 impl BackoffPolicy {
     /// Restarts of crashing containers: 10 s, 20 s, ... `cap`; forgotten after 600 s.
     pub(crate) const fn restarts(cap: SignedDuration) -> Self {
-        Self { first: SignedDuration::from_secs(10), cap, forget_after: SignedDuration::from_secs(600) }
+        Self {
+            first: SignedDuration::from_secs(10),
+            cap,
+            forget_after: SignedDuration::from_secs(600),
+        }
     }
 
     /// Failed image pulls: 10 s, 20 s, ... 300 s.
@@ -54,7 +58,9 @@ impl Backoff {
         failed_at: Timestamp,
         now: Timestamp,
     ) -> Timestamp {
-        failed_at.checked_add(self.delay(policy, now)).unwrap_or(Timestamp::MAX)
+        failed_at
+            .checked_add(self.delay(policy, now))
+            .unwrap_or(Timestamp::MAX)
     }
 
     /// Notes one more try at `now`: the delay of the next failure grows.
@@ -63,7 +69,9 @@ impl Backoff {
         let next = if delay.is_zero() {
             policy.first
         } else {
-            delay.checked_mul(2).map_or(policy.cap, |doubled| doubled.min(policy.cap))
+            delay
+                .checked_mul(2)
+                .map_or(policy.cap, |doubled| doubled.min(policy.cap))
         };
         self.current = Some((next.min(policy.cap), now));
     }

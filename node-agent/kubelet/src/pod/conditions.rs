@@ -11,7 +11,13 @@ const INITIALIZED: &str = "Initialized";
 const READY: &str = "Ready";
 const CONTAINERS_READY: &str = "ContainersReady";
 const SCHEDULED: &str = "PodScheduled";
-const OWN: [&str; 5] = [READY_TO_START, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED];
+const OWN: [&str; 5] = [
+    READY_TO_START,
+    INITIALIZED,
+    READY,
+    CONTAINERS_READY,
+    SCHEDULED,
+];
 
 struct Verdict {
     holds: bool,
@@ -20,10 +26,18 @@ struct Verdict {
 }
 
 impl Verdict {
-    const TRUE: Self = Self { holds: true, reason: None, message: None };
+    const TRUE: Self = Self {
+        holds: true,
+        reason: None,
+        message: None,
+    };
 
     fn no(reason: &'static str, message: Option<String>) -> Self {
-        Self { holds: false, reason: Some(reason), message }
+        Self {
+            holds: false,
+            reason: Some(reason),
+            message,
+        }
     }
 }
 
@@ -37,7 +51,11 @@ pub(super) fn conditions(
     let containers_ready = containers_ready(facts, status);
     let ready = ready(facts, &containers_ready, previous);
     let has_sandbox = facts.observed.sandbox().is_some();
-    let to_start = Verdict { holds: has_sandbox, reason: None, message: None };
+    let to_start = Verdict {
+        holds: has_sandbox,
+        reason: None,
+        message: None,
+    };
     let verdicts = [
         (READY_TO_START, to_start),
         (INITIALIZED, initialized_verdict(facts, status, initialized)),
@@ -45,11 +63,20 @@ pub(super) fn conditions(
         (CONTAINERS_READY, containers_ready),
         (SCHEDULED, Verdict::TRUE),
     ];
-    let own = verdicts.into_iter().map(|(kind, verdict)| condition(facts, kind, verdict, previous));
+    let own = verdicts
+        .into_iter()
+        .map(|(kind, verdict)| condition(facts, kind, verdict, previous));
     // Others write their conditions to the object; the newest known object has them.
-    let object = facts.target.pod.status.as_ref().map(|status| status.conditions.as_slice());
+    let object = facts
+        .target
+        .pod
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice());
     let foreign = object.unwrap_or(previous).iter();
-    let foreign = foreign.filter(|condition| !OWN.contains(&condition.type_.as_str())).cloned();
+    let foreign = foreign
+        .filter(|condition| !OWN.contains(&condition.type_.as_str()))
+        .cloned();
     own.chain(foreign).collect()
 }
 
@@ -87,9 +114,11 @@ fn initialized_verdict(facts: &Facts<'_>, status: &PodStatus, initialized: bool)
         .map(|(_, status)| status.name.as_str())
         .collect();
     match status.phase.as_deref() {
-        Some("Succeeded") => {
-            Verdict { holds: true, reason: Some("PodCompleted"), message: None }
-        }
+        Some("Succeeded") => Verdict {
+            holds: true,
+            reason: Some("PodCompleted"),
+            message: None,
+        },
         _ if initialized || unready.is_empty() => Verdict::TRUE,
         _ => {
             let message = format!("containers with incomplete status: [{}]", unready.join(" "));
@@ -136,14 +165,21 @@ fn ready(facts: &Facts<'_>, containers: &Verdict, previous: &[PodCondition]) -> 
         .iter()
         .filter_map(|gate| {
             let kind = &gate.condition_type;
-            let object = facts.target.pod.status.as_ref().map(|status| &status.conditions);
+            let object = facts
+                .target
+                .pod
+                .status
+                .as_ref()
+                .map(|status| &status.conditions);
             let found = object
                 .into_iter()
                 .flatten()
                 .chain(previous)
                 .find(|condition| &condition.type_ == kind);
             match found {
-                None => Some(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.")),
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate \"{kind}\" does not exist."
+                )),
                 Some(condition) if condition.status != "True" => Some(format!(
                     "the status of pod readiness gate \"{kind}\" is not \"True\", but {}",
                     condition.status

@@ -63,7 +63,10 @@ pub(crate) enum ImageProgress {
     Idle,
     InFlight,
     Ready(String),
-    Failed(Timestamp),
+    Failed {
+        at: Timestamp,
+        retry_at: Timestamp,
+    },
 }
 
 /// One container name.
@@ -139,7 +142,9 @@ impl Memory {
     }
 
     pub(crate) fn is_starting(&self, name: &str) -> bool {
-        self.containers.get(name).is_some_and(|container| container.starting)
+        self.containers
+            .get(name)
+            .is_some_and(|container| container.starting)
     }
 
     /// Whether any start or sandbox creation has no answer yet.
@@ -150,8 +155,9 @@ impl Memory {
     /// Attempt numbers never repeat, whatever this process forgot.
     pub(crate) fn learn(&mut self, observed: &Observed) {
         for sandbox in &observed.sandboxes {
-            self.next_sandbox_attempt =
-                self.next_sandbox_attempt.max(sandbox.attempt.saturating_add(1));
+            self.next_sandbox_attempt = self
+                .next_sandbox_attempt
+                .max(sandbox.attempt.saturating_add(1));
         }
         for container in &observed.containers {
             let memory = self.container(&container.name);
@@ -171,10 +177,13 @@ impl Memory {
             Outcome::Sandbox { attempt, result } => {
                 self.next_sandbox_attempt =
                     self.next_sandbox_attempt.max(attempt.saturating_add(1));
-                let settled =
-                    Progress::settle(result.map(drop), &mut self.sandbox_backoff, now);
+                let settled = Progress::settle(result.map(drop), &mut self.sandbox_backoff, now);
                 // A sandbox that was made may die later: nothing but a failure is kept.
-                self.sandbox = if settled == Progress::Done { Progress::Idle } else { settled };
+                self.sandbox = if settled == Progress::Done {
+                    Progress::Idle
+                } else {
+                    settled
+                };
             }
             Outcome::Image { container, result } => self.absorb_image(&container, result, now),
             Outcome::Start { container, result } => self.absorb_start(&container, result, now),
@@ -235,8 +244,10 @@ impl Memory {
             }
             Err(failure) => {
                 memory.image_backoff.advance(BackoffPolicy::IMAGES, now);
-                let retry_at = memory.image_backoff.ready_at(BackoffPolicy::IMAGES, now, now);
-                memory.image = ImageProgress::Failed(retry_at);
+                let retry_at = memory
+                    .image_backoff
+                    .ready_at(BackoffPolicy::IMAGES, now, now);
+                memory.image = ImageProgress::Failed { at: now, retry_at };
                 memory.waiting = Some(failure);
             }
         }
@@ -252,7 +263,9 @@ impl Memory {
                 memory.start_retry_at = None;
             }
             Err(failure) => {
-                memory.start_backoff.advance(BackoffPolicy::PREPARATION, now);
+                memory
+                    .start_backoff
+                    .advance(BackoffPolicy::PREPARATION, now);
                 let policy = BackoffPolicy::PREPARATION;
                 memory.start_retry_at = Some(memory.start_backoff.ready_at(policy, now, now));
                 memory.waiting = Some(failure);

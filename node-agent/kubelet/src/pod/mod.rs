@@ -36,7 +36,11 @@ pub(crate) fn advance(
     if memory.verdict.is_none()
         && let Some(phase) = terminal(&status)
     {
-        memory.verdict = Some(Verdict { phase, reason: None, message: None });
+        memory.verdict = Some(Verdict {
+            phase,
+            reason: None,
+            message: None,
+        });
         let next = step::step(facts, memory);
         decision.actions.extend(next.actions);
         decision.notices.extend(next.notices);
@@ -47,8 +51,13 @@ pub(crate) fn advance(
     }
     if let Some(at) = expired {
         decision.wake(at);
-    } else if memory.verdict.as_ref().is_some_and(|v| v.reason.as_deref() == Some(DEADLINE))
-        && memory.termination.is_some_and(|termination| termination.since == facts.now)
+    } else if memory
+        .verdict
+        .as_ref()
+        .is_some_and(|v| v.reason.as_deref() == Some(DEADLINE))
+        && memory
+            .termination
+            .is_some_and(|termination| termination.since == facts.now)
     {
         decision.notices.push(Notice::DeadlineExceeded);
     }

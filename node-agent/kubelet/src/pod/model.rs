@@ -69,8 +69,9 @@ fn find<'a, T>(
     namespace: &str,
     name: &str,
 ) -> Option<&'a T> {
-    let entry =
-        entries.iter().find(|(key, _)| &*key.namespace == namespace && &*key.name == name)?;
+    let entry = entries
+        .iter()
+        .find(|(key, _)| &*key.namespace == namespace && &*key.name == name)?;
     entry.1.as_deref()
 }
 
@@ -79,14 +80,17 @@ fn same_entries<T>(
     right: &[(ObjectName, Option<Arc<T>>)],
 ) -> bool {
     left.len() == right.len()
-        && left.iter().zip(right).all(|((left_key, left), (right_key, right))| {
-            left_key == right_key
-                && match (left, right) {
-                    (Some(left), Some(right)) => Arc::ptr_eq(left, right),
-                    (None, None) => true,
-                    (Some(_), None) | (None, Some(_)) => false,
-                }
-        })
+        && left
+            .iter()
+            .zip(right)
+            .all(|((left_key, left), (right_key, right))| {
+                left_key == right_key
+                    && match (left, right) {
+                        (Some(left), Some(right)) => Arc::ptr_eq(left, right),
+                        (None, None) => true,
+                        (Some(_), None) | (None, Some(_)) => false,
+                    }
+            })
 }
 
 /// A pod as one worker is to make it so.
@@ -133,7 +137,11 @@ pub(crate) fn containers(spec: &PodSpec) -> impl DoubleEndedIterator<Item = (Rol
         let sidecar = container.restart_policy.as_deref() == Some("Always");
         (if sidecar { Role::Sidecar } else { Role::Init }, container)
     });
-    init.chain(spec.containers.iter().map(|container| (Role::Main, container)))
+    init.chain(
+        spec.containers
+            .iter()
+            .map(|container| (Role::Main, container)),
+    )
 }
 
 pub(crate) fn container<'a>(spec: &'a PodSpec, name: &str) -> Option<(Role, &'a Container)> {
@@ -143,16 +151,22 @@ pub(crate) fn container<'a>(spec: &'a PodSpec, name: &str) -> Option<(Role, &'a 
 /// Whether a container that ended with `exit_code` is to run again.
 pub(crate) fn restarts(spec: &PodSpec, role: Role, container: &Container, exit_code: i32) -> bool {
     for rule in &container.restart_policy_rules {
-        let matches = rule.exit_codes.as_ref().is_some_and(|codes| match codes.operator.as_str() {
-            "In" => codes.values.contains(&exit_code),
-            "NotIn" => !codes.values.contains(&exit_code),
-            _ => false,
-        });
+        let matches = rule
+            .exit_codes
+            .as_ref()
+            .is_some_and(|codes| match codes.operator.as_str() {
+                "In" => codes.values.contains(&exit_code),
+                "NotIn" => !codes.values.contains(&exit_code),
+                _ => false,
+            });
         if matches {
             return rule.action == "Restart";
         }
     }
-    let policy = container.restart_policy.as_deref().or(spec.restart_policy.as_deref());
+    let policy = container
+        .restart_policy
+        .as_deref()
+        .or(spec.restart_policy.as_deref());
     match (role, policy) {
         (_, Some("Never")) => false,
         (Role::Main | Role::Init, Some("OnFailure")) | (Role::Init, _) => exit_code != 0,
@@ -195,7 +209,9 @@ pub(crate) fn wanted(pod: &Pod) -> Wanted {
 /// When the pod may no longer be active, counted from `start`.
 pub(crate) fn active_until(spec: &PodSpec, start: Timestamp) -> Option<Timestamp> {
     let seconds = spec.active_deadline_seconds?;
-    start.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()
+    start
+        .checked_add(jiff::SignedDuration::from_secs(seconds))
+        .ok()
 }
 
 /// Names of the config maps and secrets that the pod's containers and volumes use.
@@ -208,20 +224,42 @@ pub(crate) fn named_inputs(pod: &Pod) -> (Vec<String>, Vec<String>) {
             maps.extend(source.config_map_ref.as_ref().map(|map| map.name.clone()));
             secrets.extend(source.secret_ref.as_ref().map(|secret| secret.name.clone()));
         }
-        for source in container.env.iter().filter_map(|env| env.value_from.as_ref()) {
-            maps.extend(source.config_map_key_ref.as_ref().map(|key| key.name.clone()));
+        for source in container
+            .env
+            .iter()
+            .filter_map(|env| env.value_from.as_ref())
+        {
+            maps.extend(
+                source
+                    .config_map_key_ref
+                    .as_ref()
+                    .map(|key| key.name.clone()),
+            );
             secrets.extend(source.secret_key_ref.as_ref().map(|key| key.name.clone()));
         }
     }
     for volume in &spec.volumes {
         maps.extend(volume.config_map.as_ref().map(|map| map.name.clone()));
-        secrets.extend(volume.secret.as_ref().map(|secret| secret.secret_name.clone()));
-        for source in volume.projected.iter().flat_map(|projected| &projected.sources) {
+        secrets.extend(
+            volume
+                .secret
+                .as_ref()
+                .map(|secret| secret.secret_name.clone()),
+        );
+        for source in volume
+            .projected
+            .iter()
+            .flat_map(|projected| &projected.sources)
+        {
             maps.extend(source.config_map.as_ref().map(|map| map.name.clone()));
             secrets.extend(source.secret.as_ref().map(|secret| secret.name.clone()));
         }
     }
-    secrets.extend(spec.image_pull_secrets.iter().map(|secret| secret.name.clone()));
+    secrets.extend(
+        spec.image_pull_secrets
+            .iter()
+            .map(|secret| secret.name.clone()),
+    );
     (unique(maps), unique(secrets))
 }
 

@@ -61,9 +61,17 @@ impl Observed {
             std::cmp::Reverse((sandbox.attempt, sandbox.created_at, sandbox.id.clone()))
         });
         containers.sort_by_key(|container| {
-            std::cmp::Reverse((container.created_at, container.attempt, container.id.clone()))
+            // By attempt, not by time: a creation that was given up may take effect late.
+            std::cmp::Reverse((
+                container.attempt,
+                container.created_at,
+                container.id.clone(),
+            ))
         });
-        Self { sandboxes, containers }
+        Self {
+            sandboxes,
+            containers,
+        }
     }
 
     /// The newest sandbox, if it is ready.
@@ -73,7 +81,9 @@ impl Observed {
 
     /// The newest container of that name in any sandbox.
     pub(crate) fn newest(&self, name: &str) -> Option<&ObservedContainer> {
-        self.containers.iter().find(|container| container.name == name)
+        self.containers
+            .iter()
+            .find(|container| container.name == name)
     }
 
     /// The newest container of that name in the given sandbox.
@@ -86,7 +96,9 @@ impl Observed {
 
 /// Nanoseconds since the epoch, 0 for "not yet".
 fn instant(nanos: i64) -> Option<Timestamp> {
-    (nanos > 0).then(|| Timestamp::from_nanosecond(i128::from(nanos)).ok()).flatten()
+    (nanos > 0)
+        .then(|| Timestamp::from_nanosecond(i128::from(nanos)).ok())
+        .flatten()
 }
 
 /// Reads a sandbox; `None` for one that is not a pod's.
@@ -127,7 +139,9 @@ pub(crate) fn container(
         name: metadata.name.clone(),
         sandbox_id: sandbox_id.to_owned(),
         attempt: metadata.attempt,
-        restart_count: annotation(labels::RESTART_COUNT).parse().unwrap_or(metadata.attempt),
+        restart_count: annotation(labels::RESTART_COUNT)
+            .parse()
+            .unwrap_or(metadata.attempt),
         state,
         created_at: instant(status.created_at).unwrap_or(Timestamp::UNIX_EPOCH),
         started_at: instant(status.started_at),
@@ -135,7 +149,11 @@ pub(crate) fn container(
         exit_code: status.exit_code,
         reason: status.reason.clone(),
         message: status.message.clone(),
-        image: status.image.as_ref().map(|image| image.image.clone()).unwrap_or_default(),
+        image: status
+            .image
+            .as_ref()
+            .map(|image| image.image.clone())
+            .unwrap_or_default(),
         image_id: status.image_ref.clone(),
         spec_hash: annotation(labels::SPEC_HASH),
     })

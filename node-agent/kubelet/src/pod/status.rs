@@ -50,10 +50,18 @@ pub(crate) fn pod_status(
         }
     }
     let (phase, reason, message) = match &memory.verdict {
-        Some(verdict) => (verdict.phase, verdict.reason.clone(), verdict.message.clone()),
+        Some(verdict) => (
+            verdict.phase,
+            verdict.reason.clone(),
+            verdict.message.clone(),
+        ),
         None => {
             let ends = memory.termination.is_some();
-            (phase(facts, &init_statuses, &main_statuses, ends), None, None)
+            (
+                phase(facts, &init_statuses, &main_statuses, ends),
+                None,
+                None,
+            )
         }
     };
     let pod_ips = pod_ips(facts, inputs);
@@ -64,12 +72,20 @@ pub(crate) fn pod_status(
         container_statuses: main_statuses,
         init_container_statuses: init_statuses,
         host_ip: inputs.host_ips.first().map(ToString::to_string),
-        host_ips: inputs.host_ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect(),
+        host_ips: inputs
+            .host_ips
+            .iter()
+            .map(|ip| HostIP { ip: ip.to_string() })
+            .collect(),
         pod_ip: pod_ips.first().cloned(),
         pod_ips: pod_ips.into_iter().map(|ip| PodIP { ip }).collect(),
         qos_class: Some(model::qos_class(spec).to_owned()),
         start_time: Some(
-            inputs.previous.start_time.clone().unwrap_or_else(|| Time::from(facts.now)),
+            inputs
+                .previous
+                .start_time
+                .clone()
+                .unwrap_or_else(|| Time::from(facts.now)),
         ),
         observed_generation: facts.target.pod.metadata.generation,
         ..PodStatus::default()
@@ -85,11 +101,22 @@ fn pod_ips(facts: &Facts<'_>, inputs: StatusInputs<'_>) -> Vec<String> {
     let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>();
     let sandbox = facts.observed.sandboxes.first();
     if facts.target.spec().host_network.unwrap_or(false) {
-        return if sandbox.is_some() { text(inputs.host_ips) } else { Vec::new() };
+        return if sandbox.is_some() {
+            text(inputs.host_ips)
+        } else {
+            Vec::new()
+        };
     }
-    let ips = sandbox.map(|sandbox| text(&sandbox.ips)).unwrap_or_default();
+    let ips = sandbox
+        .map(|sandbox| text(&sandbox.ips))
+        .unwrap_or_default();
     if ips.is_empty() && !sandbox.is_some_and(|sandbox| sandbox.ready) {
-        inputs.previous.pod_ips.iter().map(|ip| ip.ip.clone()).collect()
+        inputs
+            .previous
+            .pod_ips
+            .iter()
+            .map(|ip| ip.ip.clone())
+            .collect()
     } else {
         ips
     }
@@ -97,24 +124,33 @@ fn pod_ips(facts: &Facts<'_>, inputs: StatusInputs<'_>) -> Vec<String> {
 
 /// All init containers are through and all sidecars started, now or before.
 fn is_initialized(facts: &Facts<'_>, memory: &Memory) -> bool {
-    let Some(sandbox) = facts.observed.sandboxes.first() else { return false };
+    let Some(sandbox) = facts.observed.sandboxes.first() else {
+        return false;
+    };
     let spec = facts.target.spec();
-    let past_init =
-        spec.containers.iter().any(|c| facts.observed.active(&sandbox.id, &c.name).is_some());
+    let past_init = spec
+        .containers
+        .iter()
+        .any(|c| facts.observed.active(&sandbox.id, &c.name).is_some());
     past_init
-        || model::containers(spec).filter(|(role, _)| *role != Role::Main).all(|(role, c)| {
-            let active = facts.observed.active(&sandbox.id, &c.name);
-            match role {
-                Role::Sidecar => active.is_some_and(|active| {
-                    active.state == RunState::Running
-                        && !memory.is_starting(&c.name)
-                        && facts.probes.get(&active.id).is_some_and(|probes| probes.started)
-                }),
-                Role::Init | Role::Main => active.is_some_and(|active| {
-                    active.state == RunState::Exited && active.exit_code == 0
-                }),
-            }
-        })
+        || model::containers(spec)
+            .filter(|(role, _)| *role != Role::Main)
+            .all(|(role, c)| {
+                let active = facts.observed.active(&sandbox.id, &c.name);
+                match role {
+                    Role::Sidecar => active.is_some_and(|active| {
+                        active.state == RunState::Running
+                            && !memory.is_starting(&c.name)
+                            && facts
+                                .probes
+                                .get(&active.id)
+                                .is_some_and(|probes| probes.started)
+                    }),
+                    Role::Init | Role::Main => active.is_some_and(|active| {
+                        active.state == RunState::Exited && active.exit_code == 0
+                    }),
+                }
+            })
 }
 
 fn container_status(
@@ -124,14 +160,29 @@ fn container_status(
     (role, container): (Role, &Container),
     initialized: bool,
 ) -> ContainerStatus {
-    let mut runs = facts.observed.containers.iter().filter(|c| c.name == container.name);
+    let mut runs = facts
+        .observed
+        .containers
+        .iter()
+        .filter(|c| c.name == container.name);
     let Some(newest) = runs.next() else {
         return unseen_status(facts, memory, inputs, (role, container), initialized);
     };
     let before = runs.next();
-    let state = state(facts, memory, inputs, (role, container), newest, initialized);
+    let state = state(
+        facts,
+        memory,
+        inputs,
+        (role, container),
+        newest,
+        initialized,
+    );
     let shows_end = state.terminated.is_some();
-    let last = if newest.state == RunState::Exited && !shows_end { Some(newest) } else { before };
+    let last = if newest.state == RunState::Exited && !shows_end {
+        Some(newest)
+    } else {
+        before
+    };
     let probes = facts.probes.get(&newest.id).copied().unwrap_or_default();
     let running = state.running.is_some();
     let resources = container.resources.clone().filter(|_| running);
@@ -160,7 +211,10 @@ fn container_status(
 
 fn is_ready(role: Role, state: &ContainerState, probes: ProbeFacts) -> bool {
     match role {
-        Role::Init => state.terminated.as_ref().is_some_and(|end| end.exit_code == 0),
+        Role::Init => state
+            .terminated
+            .as_ref()
+            .is_some_and(|end| end.exit_code == 0),
         Role::Sidecar | Role::Main => state.running.is_some() && probes.started && probes.ready,
     }
 }
@@ -188,7 +242,10 @@ fn state(
             waiting(default_reason(facts, role, initialized), None)
         }
         RunState::Exited => {
-            match remembered.and_then(|remembered| remembered.waiting.as_ref()).filter(|_| !ends) {
+            match remembered
+                .and_then(|remembered| remembered.waiting.as_ref())
+                .filter(|_| !ends)
+            {
                 Some(failure) => waiting(failure.reason, Some(failure.message.clone())),
                 None => terminated(newest, inputs),
             }
@@ -198,7 +255,10 @@ fn state(
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState {
-        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.to_owned()),
+            message,
+        }),
         ..ContainerState::default()
     }
 }
@@ -273,11 +333,16 @@ fn unseen_status(
         last_state: Some(ContainerState::default()),
         ..ContainerStatus::default()
     };
-    let Some(previous) = previous else { return status };
+    let Some(previous) = previous else {
+        return status;
+    };
     status.restart_count = previous.restart_count;
     if memory.verdict.is_some() || memory.termination.is_some() {
         // What was reported last stays true of an ended pod whose containers are swept away.
-        let ended = previous.state.as_ref().is_some_and(|state| state.terminated.is_some());
+        let ended = previous
+            .state
+            .as_ref()
+            .is_some_and(|state| state.terminated.is_some());
         if ended {
             return previous.clone();
         }
@@ -296,10 +361,18 @@ fn unseen_status(
 
 /// A container was reported and is gone: it ended, nobody knows how.
 fn lost_state(previous: &ContainerStatus) -> ContainerState {
-    if let Some(state) = previous.state.as_ref().filter(|state| state.terminated.is_some()) {
+    if let Some(state) = previous
+        .state
+        .as_ref()
+        .filter(|state| state.terminated.is_some())
+    {
         return state.clone();
     }
-    if previous.state.as_ref().is_some_and(|state| state.waiting.is_some()) {
+    if previous
+        .state
+        .as_ref()
+        .is_some_and(|state| state.waiting.is_some())
+    {
         return previous.last_state.clone().unwrap_or_default();
     }
     ContainerState {
@@ -335,7 +408,10 @@ fn phase(
         let ended = |state: &Option<ContainerState>| -> Option<i32> {
             state.as_ref()?.terminated.as_ref().map(|end| end.exit_code)
         };
-        let is_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
+        let is_running = status
+            .state
+            .as_ref()
+            .is_some_and(|state| state.running.is_some());
         match role {
             Role::Sidecar => {
                 pending_init |= !started_before && !(is_running && status.started == Some(true));
@@ -358,7 +434,11 @@ fn phase(
     match count {
         Counts { waiting, .. } if waiting > 0 => "Pending",
         Counts { running, .. } if running > 0 => "Running",
-        Counts { restarting: 0, failed: 0, .. } => "Succeeded",
+        Counts {
+            restarting: 0,
+            failed: 0,
+            ..
+        } => "Succeeded",
         Counts { restarting: 0, .. } => "Failed",
         Counts { .. } => "Running",
     }
@@ -392,7 +472,9 @@ impl Counts {
             match state.terminated.or(last.terminated) {
                 None => counts.waiting += 1,
                 Some(_) if waits && !ends => counts.restarting += 1,
-                Some(end) if !ends && model::restarts(spec, Role::Main, container, end.exit_code) => {
+                Some(end)
+                    if !ends && model::restarts(spec, Role::Main, container, end.exit_code) =>
+                {
                     counts.restarting += 1;
                 }
                 Some(end) if end.exit_code == 0 => counts.succeeded += 1,

@@ -16,6 +16,9 @@ use super::model::{self, Role, Target, Wanted};
 use super::observed::{Observed, ObservedContainer, ObservedSandbox, RunState};
 use super::terminate::terminate;
 
+/// A failed pull shows itself this long before it shows that the next one waits.
+const FAILURE_SHOWN: SignedDuration = SignedDuration::from_secs(2);
+
 /// What the probes of one running container say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ProbeFacts {
@@ -91,11 +94,17 @@ fn enter_termination(facts: &Facts<'_>, memory: &mut Memory) {
     match &mut memory.termination {
         None => {
             let deadline = facts.now.checked_add(grace).unwrap_or(Timestamp::MAX);
-            memory.termination = Some(Termination { since: facts.now, deadline });
+            memory.termination = Some(Termination {
+                since: facts.now,
+                deadline,
+            });
         }
         Some(termination) => {
             // Measured from the first moment: repeating the same period changes nothing.
-            let deadline = termination.since.checked_add(grace).unwrap_or(Timestamp::MAX);
+            let deadline = termination
+                .since
+                .checked_add(grace)
+                .unwrap_or(Timestamp::MAX);
             termination.deadline = termination.deadline.min(deadline);
         }
     }
@@ -141,7 +150,11 @@ fn stop_surplus_sandboxes(facts: &Facts<'_>, memory: &mut Memory, decision: &mut
         if Some(sandbox.id.as_str()) == chosen {
             continue;
         }
-        let occupied = facts.observed.containers.iter().any(|c| c.sandbox_id == sandbox.id);
+        let occupied = facts
+            .observed
+            .containers
+            .iter()
+            .any(|c| c.sandbox_id == sandbox.id);
         if stop_sandbox(sandbox, memory, facts.now, decision) && !occupied && chosen.is_some() {
             remove_sandbox(sandbox, memory, facts.now, decision);
         }
@@ -158,7 +171,15 @@ pub(super) fn stop_sandbox(
     if !sandbox.ready && memory.stopped_sandboxes.contains(&sandbox.id) {
         return true;
     }
-    call(&sandbox.id, Action::StopSandbox { id: sandbox.id.clone() }, memory, now, decision);
+    call(
+        &sandbox.id,
+        Action::StopSandbox {
+            id: sandbox.id.clone(),
+        },
+        memory,
+        now,
+        decision,
+    );
     false
 }
 
@@ -168,7 +189,15 @@ pub(super) fn remove_sandbox(
     now: Timestamp,
     decision: &mut Decision,
 ) {
-    call(&sandbox.id, Action::RemoveSandbox { id: sandbox.id.clone() }, memory, now, decision);
+    call(
+        &sandbox.id,
+        Action::RemoveSandbox {
+            id: sandbox.id.clone(),
+        },
+        memory,
+        now,
+        decision,
+    );
 }
 
 /// Emits an action on `id` unless one is in flight or has just failed.
@@ -184,11 +213,16 @@ fn call(id: &str, action: Action, memory: &mut Memory, now: Timestamp, decision:
 
 fn make_sandbox(facts: &Facts<'_>, memory: &mut Memory, decision: &mut Decision) {
     // What ran in the old sandbox must be known dead before a new one is made.
-    let alive = facts.observed.containers.iter().any(|container| {
-        matches!(container.state, RunState::Running | RunState::Unknown)
-    });
-    let stopped =
-        facts.observed.sandboxes.iter().all(|s| memory.stopped_sandboxes.contains(&s.id));
+    let alive = facts
+        .observed
+        .containers
+        .iter()
+        .any(|container| matches!(container.state, RunState::Running | RunState::Unknown));
+    let stopped = facts
+        .observed
+        .sandboxes
+        .iter()
+        .all(|s| memory.stopped_sandboxes.contains(&s.id));
     if alive || !stopped || memory.creates_something() || !anything_to_start(facts) {
         return;
     }
@@ -197,7 +231,9 @@ fn make_sandbox(facts: &Facts<'_>, memory: &mut Memory, decision: &mut Decision)
             decision.notices.push(Notice::SandboxChanged);
         }
         memory.sandbox = Progress::InFlight;
-        decision.actions.push(Action::RunSandbox { attempt: memory.next_sandbox_attempt });
+        decision.actions.push(Action::RunSandbox {
+            attempt: memory.next_sandbox_attempt,
+        });
     } else if let Some(at) = memory.sandbox.retry_at() {
         decision.wake(at);
     }
@@ -221,14 +257,21 @@ fn sync_containers(
     decision: &mut Decision,
 ) {
     let spec = facts.target.spec();
-    let past_init = spec
-        .containers
-        .iter()
-        .any(|container| facts.observed.active(&sandbox.id, &container.name).is_some());
+    let past_init = spec.containers.iter().any(|container| {
+        facts
+            .observed
+            .active(&sandbox.id, &container.name)
+            .is_some()
+    });
     // Images of everything not yet created are fetched side by side, ahead of their turn.
     for (role, container) in model::containers(spec) {
         let needed = !(past_init && role == Role::Init);
-        if needed && facts.observed.active(&sandbox.id, &container.name).is_none() {
+        if needed
+            && facts
+                .observed
+                .active(&sandbox.id, &container.name)
+                .is_none()
+        {
             ensure_image(facts, container, memory, decision);
         }
     }
@@ -253,7 +296,10 @@ fn sync_containers(
 fn is_started(facts: &Facts<'_>, memory: &Memory, container: &ObservedContainer) -> bool {
     container.state == RunState::Running
         && !memory.is_starting(&container.name)
-        && facts.probes.get(&container.id).is_some_and(|probes| probes.started)
+        && facts
+            .probes
+            .get(&container.id)
+            .is_some_and(|probes| probes.started)
 }
 
 /// Brings one container closer to what its role asks for.
@@ -268,13 +314,21 @@ fn keep_container(
     if memory.is_starting(&container.name) {
         return;
     }
-    // The same name may still run in an older sandbox: that one goes first.
-    let elsewhere = facts.observed.containers.iter().any(|other| {
+    // The same name may still run, from an older start or in an older sandbox: that one goes first.
+    let elsewhere = facts.observed.containers.iter().find(|other| {
         other.name == container.name
             && active.is_none_or(|active| active.id != other.id)
             && matches!(other.state, RunState::Running | RunState::Unknown)
     });
-    if elsewhere {
+    if let Some(other) = elsewhere {
+        stop(
+            facts,
+            container,
+            other,
+            StopReason::StateUnknown,
+            memory,
+            decision,
+        );
         return;
     }
     let Some(active) = active else {
@@ -284,12 +338,21 @@ fn keep_container(
     match active.state {
         // Left by a start that was never answered; it is not known how it was configured.
         RunState::Created => {
-            let action = Action::RemoveContainer { id: active.id.clone() };
+            let action = Action::RemoveContainer {
+                id: active.id.clone(),
+            };
             call(&active.id, action, memory, facts.now, decision);
         }
         RunState::Running => stop_if_unfit(facts, container, active, memory, decision),
         RunState::Unknown => {
-            stop(facts, container, active, StopReason::StateUnknown, memory, decision);
+            stop(
+                facts,
+                container,
+                active,
+                StopReason::StateUnknown,
+                memory,
+                decision,
+            );
         }
         RunState::Exited => {
             restart(facts, sandbox, (role, container), active, memory, decision);
@@ -326,7 +389,11 @@ fn stop(
     decision: &mut Decision,
 ) {
     if memory.stopping.contains_key(&active.id) || !memory.may_call(&active.id, facts.now) {
-        memory.retry_at.get(&active.id).into_iter().for_each(|at| decision.wake(*at));
+        memory
+            .retry_at
+            .get(&active.id)
+            .into_iter()
+            .for_each(|at| decision.wake(*at));
         return;
     }
     let probe = match why {
@@ -340,7 +407,10 @@ fn stop(
     let grace = probe
         .and_then(|probe| probe.termination_grace_period_seconds)
         .and_then(|seconds| u64::try_from(seconds).ok())
-        .map_or_else(|| model::grace(&facts.target.pod), std::time::Duration::from_secs);
+        .map_or_else(
+            || model::grace(&facts.target.pod),
+            std::time::Duration::from_secs,
+        );
     memory.stopping.insert(active.id.clone(), Timestamp::MAX);
     decision.actions.push(Action::StopContainer {
         id: active.id.clone(),
@@ -373,7 +443,9 @@ fn restart(
     let delay = remembered.crash.delay(policy, facts.now);
     if remembered.crash_announced != Some(failed_at) {
         remembered.crash_announced = Some(failed_at);
-        decision.notices.push(Notice::CrashLoop { container: container.name.clone() });
+        decision.notices.push(Notice::CrashLoop {
+            container: container.name.clone(),
+        });
     }
     remembered.waiting = Some(Failure {
         reason: "CrashLoopBackOff",
@@ -395,8 +467,10 @@ fn start(
 ) {
     let now = facts.now;
     let volumes_ready = memory.volumes_mounted;
-    if let Some(at) =
-        memory.container(&container.name).start_retry_at.filter(|retry_at| *retry_at > now)
+    if let Some(at) = memory
+        .container(&container.name)
+        .start_retry_at
+        .filter(|retry_at| *retry_at > now)
     {
         decision.wake(at);
         return;
@@ -405,7 +479,9 @@ fn start(
     let newest = facts.observed.newest(&container.name);
     let reported = facts.reported_restarts.get(&container.name);
     let remembered = memory.container(&container.name);
-    let ImageProgress::Ready(image_ref) = &remembered.image else { return };
+    let ImageProgress::Ready(image_ref) = &remembered.image else {
+        return;
+    };
     if !volumes_ready {
         return;
     }
@@ -423,13 +499,15 @@ fn start(
     remembered.waiting = None;
     // The next start asks the image policy anew.
     remembered.image = ImageProgress::Idle;
-    decision.actions.push(Action::StartContainer(StartContainer {
-        container: container.name.clone(),
-        sandbox_id: sandbox.id.clone(),
-        attempt,
-        restart_count,
-        image_ref,
-    }));
+    decision
+        .actions
+        .push(Action::StartContainer(StartContainer {
+            container: container.name.clone(),
+            sandbox_id: sandbox.id.clone(),
+            attempt,
+            restart_count,
+            image_ref,
+        }));
 }
 
 fn ensure_image(
@@ -444,35 +522,46 @@ fn ensure_image(
     }
     match &remembered.image {
         ImageProgress::InFlight | ImageProgress::Ready(_) => return,
-        ImageProgress::Failed(retry_at) if *retry_at > facts.now => {
+        ImageProgress::Failed { at, retry_at } if *retry_at > facts.now => {
             decision.wake(*retry_at);
+            let shown_until = at.checked_add(FAILURE_SHOWN).unwrap_or(*retry_at);
+            if shown_until > facts.now {
+                decision.wake(shown_until);
+                return;
+            }
             let image = container.image.as_deref().unwrap_or_default();
             if let Some(waiting) = &mut remembered.waiting
                 && waiting.reason == "ErrImagePull"
             {
                 let cause = std::mem::take(&mut waiting.message);
                 waiting.reason = "ImagePullBackOff";
-                waiting.message = format!("Back-off pulling image \"{image}\": ErrImagePull: {cause}");
+                waiting.message =
+                    format!("Back-off pulling image \"{image}\": ErrImagePull: {cause}");
                 let container = container.name.clone();
                 decision.notices.push(Notice::ImageBackOff { container });
             }
             return;
         }
-        ImageProgress::Failed(_) | ImageProgress::Idle => {}
+        ImageProgress::Failed { .. } | ImageProgress::Idle => {}
     }
     remembered.image = ImageProgress::InFlight;
-    decision.actions.push(Action::EnsureImage { container: container.name.clone() });
+    decision.actions.push(Action::EnsureImage {
+        container: container.name.clone(),
+    });
 }
 
 /// Of the dead containers of a name only the newest two are kept: one for the state, one for logs
-/// of the run before.
+/// of the run before. A container behind a newer one that was never started goes at once.
 fn drop_old_containers(facts: &Facts<'_>, memory: &mut Memory, decision: &mut Decision) {
     let mut kept: BTreeMap<&str, usize> = BTreeMap::new();
     for container in &facts.observed.containers {
         let count = kept.entry(container.name.as_str()).or_default();
         *count += 1;
-        if *count > 2 && container.state == RunState::Exited {
-            let action = Action::RemoveContainer { id: container.id.clone() };
+        let is_left = *count > 1 && container.state == RunState::Created;
+        if is_left || (*count > 2 && container.state == RunState::Exited) {
+            let action = Action::RemoveContainer {
+                id: container.id.clone(),
+            };
             call(&container.id, action, memory, facts.now, decision);
         }
     }

@@ -40,7 +40,10 @@ pub(super) fn terminate(facts: &Facts<'_>, memory: &mut Memory, decision: &mut D
             memory.tear_down = Progress::InFlight;
             decision.actions.push(Action::TearDown);
         }
-        progress => progress.retry_at().into_iter().for_each(|at| decision.wake(at)),
+        progress => progress
+            .retry_at()
+            .into_iter()
+            .for_each(|at| decision.wake(at)),
     }
 }
 
@@ -74,7 +77,13 @@ fn stop_containers(facts: &Facts<'_>, memory: &mut Memory, decision: &mut Decisi
     let is_sidecar = |container: &ObservedContainer| {
         model::container(spec, &container.name).is_some_and(|(role, _)| role == Role::Sidecar)
     };
-    let alive = || facts.observed.containers.iter().filter(|container| is_alive(container));
+    let alive = || {
+        facts
+            .observed
+            .containers
+            .iter()
+            .filter(|container| is_alive(container))
+    };
     let mut waits_for_others = false;
     for container in alive().filter(|container| !is_sidecar(container)) {
         waits_for_others = true;
@@ -83,7 +92,10 @@ fn stop_containers(facts: &Facts<'_>, memory: &mut Memory, decision: &mut Decisi
     if waits_for_others || memory.creates_something() {
         return;
     }
-    for (_, sidecar) in model::containers(spec).rev().filter(|(role, _)| *role == Role::Sidecar) {
+    for (_, sidecar) in model::containers(spec)
+        .rev()
+        .filter(|(role, _)| *role == Role::Sidecar)
+    {
         let mut waits = false;
         for container in alive().filter(|container| container.name == sidecar.name) {
             waits = true;
@@ -102,18 +114,26 @@ fn stop(
     memory: &mut Memory,
     decision: &mut Decision,
 ) {
-    let Some(termination) = memory.termination else { return };
+    let Some(termination) = memory.termination else {
+        return;
+    };
     let why = match memory.stopping.get(&container.id) {
         Some(given) if *given <= termination.deadline => return,
         Some(_longer) => StopReason::GraceShrunk,
         None => StopReason::PodEnds,
     };
-    if let Some(at) = memory.retry_at.get(&container.id).filter(|at| **at > facts.now) {
+    if let Some(at) = memory
+        .retry_at
+        .get(&container.id)
+        .filter(|at| **at > facts.now)
+    {
         decision.wake(*at);
         return;
     }
     memory.retry_at.remove(&container.id);
-    memory.stopping.insert(container.id.clone(), termination.deadline);
+    memory
+        .stopping
+        .insert(container.id.clone(), termination.deadline);
     decision.actions.push(Action::StopContainer {
         id: container.id.clone(),
         container: container.name.clone(),
@@ -123,5 +143,7 @@ fn stop(
 }
 
 fn time_left(deadline: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(deadline.duration_since(now)).unwrap_or(Duration::ZERO).max(GRACE_MIN)
+    Duration::try_from(deadline.duration_since(now))
+        .unwrap_or(Duration::ZERO)
+        .max(GRACE_MIN)
 }

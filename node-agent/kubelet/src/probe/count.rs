@@ -35,9 +35,17 @@ impl Count {
             Sample::Failure(_) => false,
             Sample::Unknown(_) => return None,
         };
-        self.row = if self.last == Some(success) { self.row.saturating_add(1) } else { 1 };
+        self.row = if self.last == Some(success) {
+            self.row.saturating_add(1)
+        } else {
+            1
+        };
         self.last = Some(success);
-        let needed = if success { self.success_threshold } else { self.failure_threshold };
+        let needed = if success {
+            self.success_threshold
+        } else {
+            self.failure_threshold
+        };
         (self.row >= needed).then_some(success)
     }
 }

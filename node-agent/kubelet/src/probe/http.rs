@@ -39,13 +39,28 @@ impl HttpTarget {
         container: &Container,
         pod_ip: &str,
     ) -> Result<Self, String> {
-        let host = action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(pod_ip);
-        let path = action.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+        let host = action
+            .host
+            .as_deref()
+            .filter(|host| !host.is_empty())
+            .unwrap_or(pod_ip);
+        let path = action
+            .path
+            .as_deref()
+            .filter(|path| !path.is_empty())
+            .unwrap_or("/");
         Ok(Self {
-            tls: action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),
+            tls: action
+                .scheme
+                .as_deref()
+                .is_some_and(|s| s.eq_ignore_ascii_case("https")),
             host: host.to_owned(),
             port: port_number(&action.port, container)?,
-            path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+            path: if path.starts_with('/') {
+                path.to_owned()
+            } else {
+                format!("/{path}")
+            },
             headers: action
                 .http_headers
                 .iter()
@@ -56,7 +71,12 @@ impl HttpTarget {
 
     fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
-        format!("{scheme}://{}:{}{}", bracketed(&self.host), self.port, self.path)
+        format!(
+            "{scheme}://{}:{}{}",
+            bracketed(&self.host),
+            self.port,
+            self.path
+        )
     }
 }
 
@@ -77,7 +97,9 @@ impl HttpClient {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
             .with_no_client_auth();
-        Ok(Self { tls: tokio_rustls::TlsConnector::from(Arc::new(config)) })
+        Ok(Self {
+            tls: tokio_rustls::TlsConnector::from(Arc::new(config)),
+        })
     }
 
     /// Gets; success is any status from 200 to 399. Answers the status.
@@ -98,7 +120,9 @@ impl HttpClient {
         for _ in 0..REDIRECTS_MAX {
             let (status, location) = self.once(&target).await?;
             let redirect = matches!(status, 301 | 302 | 303 | 307 | 308);
-            let Some(next) = location.filter(|_| redirect).and_then(|to| elsewhere(&target, &to))
+            let Some(next) = location
+                .filter(|_| redirect)
+                .and_then(|to| elsewhere(&target, &to))
             else {
                 return Ok(status);
             };
@@ -114,7 +138,11 @@ impl HttpClient {
             .map_err(|error| format!("dial tcp {address}: connect: {}", words(&error)))?;
         if target.tls {
             let name = ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
-            let stream = self.tls.connect(name, stream).await.map_err(|e| e.to_string())?;
+            let stream = self
+                .tls
+                .connect(name, stream)
+                .await
+                .map_err(|e| e.to_string())?;
             exchange(target, stream).await
         } else {
             exchange(target, stream).await
@@ -129,7 +157,10 @@ async fn exchange(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
-    let own_host = target.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let own_host = target
+        .headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("host"));
     let host = own_host.map_or_else(
         || format!("{}:{}", bracketed(&target.host), target.port),
         |(_, value)| value.clone(),
@@ -144,37 +175,63 @@ async fn exchange(
             request = request.header(name, value);
         }
     }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| error.to_string())?;
+    let request = request
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| error.to_string())?;
     let answer = async move {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
         let location = response.headers().get(http::header::LOCATION);
-        let location = location.and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let location = location
+            .and_then(|value| value.to_str().ok())
+            .map(ToOwned::to_owned);
         // A body that is too long or breaks off does not change the verdict.
-        let _read = Limited::new(response.into_body(), BODY_MAX_BYTES).collect().await;
+        let _read = Limited::new(response.into_body(), BODY_MAX_BYTES)
+            .collect()
+            .await;
         Ok((status, location))
     };
-    // The connection does the work of the request; it ends with the answer.
+    // The connection does the work of the request; it may end with the answer already read.
+    let (mut answer, mut connection) = (std::pin::pin!(answer), std::pin::pin!(connection));
     tokio::select! {
-        answer = answer => answer,
-        ended = async { connection.await.map_err(|error| error.to_string()) } => {
-            ended?;
-            Err("the connection was closed before an answer".to_owned())
+        biased;
+        answer = &mut answer => answer,
+        ended = &mut connection => {
+            ended.map_err(|error| error.to_string())?;
+            answer.await
         }
     }
 }
 
 /// The next target of a redirect on the same host; `None` leads elsewhere, which counts as success.
 fn elsewhere(from: &HttpTarget, location: &str) -> Option<HttpTarget> {
-    if let Some(path) = location.strip_prefix('/').filter(|rest| !rest.starts_with('/')) {
-        return Some(HttpTarget { path: format!("/{path}"), ..from.clone() });
+    if let Some(path) = location
+        .strip_prefix('/')
+        .filter(|rest| !rest.starts_with('/'))
+    {
+        return Some(HttpTarget {
+            path: format!("/{path}"),
+            ..from.clone()
+        });
     }
     let uri: Uri = location.parse().ok()?;
     let host = uri.host()?.trim_matches(['[', ']']).to_owned();
     let tls = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    (host == from.host).then(|| HttpTarget { tls, host, port, path, headers: from.headers.clone() })
+    let path = uri
+        .path_and_query()
+        .map_or("/", |path| path.as_str())
+        .to_owned();
+    (host == from.host).then(|| HttpTarget {
+        tls,
+        host,
+        port,
+        path,
+        headers: from.headers.clone(),
+    })
 }
 
 /// Accepts every certificate: a probe asks whether a server answers, not who it is.
@@ -243,15 +300,20 @@ pub(super) async fn grpc_health(
     let address = format!("{}:{port}", bracketed(host));
     let ask = async {
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        let channel =
-            endpoint.map_err(|e| e.to_string())?.connect().await.map_err(|error| error.to_string())?;
+        let channel = endpoint
+            .map_err(|e| e.to_string())?
+            .connect()
+            .await
+            .map_err(|error| error.to_string())?;
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.map_err(|error| error.to_string())?;
         let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
         let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
         let request = tonic::Request::new(HealthCheckRequest { service });
         let answer = client.unary(request, path, codec).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| status.message().to_owned())
     };
     match tokio::time::timeout(timeout, ask).await {
         Ok(Ok(HealthCheckResponse { status: 1 })) => Ok(()),
@@ -259,9 +321,9 @@ pub(super) async fn grpc_health(
             Err(format!("service unhealthy (responded with \"{status}\")"))
         }
         Ok(Err(error)) => Err(format!("error: rpc error: {error}")),
-        Err(_elapsed) => {
-            Err(format!("timeout: failed to connect service \"{address}\" within {timeout:?}"))
-        }
+        Err(_elapsed) => Err(format!(
+            "timeout: failed to connect service \"{address}\" within {timeout:?}"
+        )),
     }
 }
 
@@ -279,7 +341,10 @@ mod tests {
             headers: Vec::new(),
         };
         assert_eq!(elsewhere(&from, "/b?c=d").unwrap().path, "/b?c=d");
-        assert_eq!(elsewhere(&from, "https://10.0.0.1:8443/x").unwrap().port, 8443);
+        assert_eq!(
+            elsewhere(&from, "https://10.0.0.1:8443/x").unwrap().port,
+            8443
+        );
         assert_eq!(elsewhere(&from, "http://other/x"), None);
         assert_eq!(elsewhere(&from, "//other/x"), None);
     }

@@ -59,7 +59,9 @@ impl Board {
     /// Changes the facts of one container and wakes the worker if that made a difference.
     pub(super) fn update(&self, id: &str, change: impl FnOnce(&mut ProbeFacts)) {
         let mut facts = self.facts.lock();
-        let Some(entry) = facts.get_mut(id) else { return };
+        let Some(entry) = facts.get_mut(id) else {
+            return;
+        };
         let before = *entry;
         change(entry);
         if *entry != before {
@@ -89,17 +91,28 @@ pub(crate) struct ProbeSet {
 
 impl ProbeSet {
     pub(crate) fn new(context: Arc<Context>, reported: &PodStatus) -> Self {
-        let statuses =
-            reported.container_statuses.iter().chain(&reported.init_container_statuses);
+        let statuses = reported
+            .container_statuses
+            .iter()
+            .chain(&reported.init_container_statuses);
         let seeds = statuses
             .filter_map(|status| {
-                let id = status.container_id.as_ref()?.strip_prefix("containerd://")?;
-                Some((id.to_owned(), (status.started.unwrap_or(false), status.ready)))
+                let id = status
+                    .container_id
+                    .as_ref()?
+                    .strip_prefix("containerd://")?;
+                Some((
+                    id.to_owned(),
+                    (status.started.unwrap_or(false), status.ready),
+                ))
             })
             .collect();
         Self {
             context,
-            board: Arc::new(Board { facts: Mutex::default(), changed: Notify::new() }),
+            board: Arc::new(Board {
+                facts: Mutex::default(),
+                changed: Notify::new(),
+            }),
             watched: BTreeMap::new(),
             tasks: JoinSet::new(),
             seeds,
@@ -118,8 +131,11 @@ impl ProbeSet {
     /// Starts probing containers that began to run, ends it for those that ended.
     pub(crate) fn sync(&mut self, target: &Target, observed: &Observed, ends: bool) {
         while self.tasks.try_join_next().is_some() {}
-        let running: Vec<&ObservedContainer> =
-            observed.containers.iter().filter(|c| c.state == RunState::Running).collect();
+        let running: Vec<&ObservedContainer> = observed
+            .containers
+            .iter()
+            .filter(|c| c.state == RunState::Running)
+            .collect();
         self.watched.retain(|id, watched| {
             let keeps = running.iter().any(|container| &container.id == id);
             if !keeps {
@@ -146,7 +162,11 @@ impl ProbeSet {
         let has = |kind: ProbeKind| role != Role::Init && kind.of(container).is_some();
         let started = !has(ProbeKind::Startup) || seed.is_some_and(|(started, _)| started);
         let ready = !has(ProbeKind::Readiness) || seed.is_some_and(|(_, ready)| ready);
-        let facts = ProbeFacts { started, ready, ..ProbeFacts::default() };
+        let facts = ProbeFacts {
+            started,
+            ready,
+            ..ProbeFacts::default()
+        };
         self.board.facts.lock().insert(running.id.clone(), facts);
         let until_exit = CancellationToken::new();
         let watched = Watched {
@@ -154,11 +174,24 @@ impl ProbeSet {
             until_exit,
             started: watch::channel(started).0,
         };
-        let pod_ips = observed.sandbox().map(|sandbox| sandbox.ips.as_slice()).unwrap_or_default();
-        let ips = if pod_ips.is_empty() { self.context.host_ips() } else { pod_ips };
+        let pod_ips = observed
+            .sandbox()
+            .map(|sandbox| sandbox.ips.as_slice())
+            .unwrap_or_default();
+        let ips = if pod_ips.is_empty() {
+            self.context.host_ips()
+        } else {
+            pod_ips
+        };
         let pod_ip = ips.first().map(ToString::to_string).unwrap_or_default();
-        for kind in [ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness] {
-            let Some(probe) = kind.of(container).filter(|_| role != Role::Init) else { continue };
+        for kind in [
+            ProbeKind::Startup,
+            ProbeKind::Liveness,
+            ProbeKind::Readiness,
+        ] {
+            let Some(probe) = kind.of(container).filter(|_| role != Role::Init) else {
+                continue;
+            };
             if kind == ProbeKind::Startup && started {
                 continue;
             }
@@ -201,7 +234,10 @@ pub(crate) fn port_number(port: &IntOrString, container: &Container) -> Result<u
     let number = match port {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(text) => text.parse().ok().or_else(|| {
-            let named = container.ports.iter().find(|port| port.name.as_ref() == Some(text));
+            let named = container
+                .ports
+                .iter()
+                .find(|port| port.name.as_ref() == Some(text));
             named.map(|port| port.container_port)
         }),
     };

@@ -34,12 +34,17 @@ pub(super) struct Runner {
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
-    let value = value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0);
+    let value = value
+        .and_then(|value| u64::try_from(value).ok())
+        .filter(|value| *value > 0);
     Duration::from_secs(value.unwrap_or(default))
 }
 
 fn threshold(value: Option<i32>, default: u32) -> u32 {
-    value.and_then(|value| u32::try_from(value).ok()).filter(|v| *v > 0).unwrap_or(default)
+    value
+        .and_then(|value| u32::try_from(value).ok())
+        .filter(|v| *v > 0)
+        .unwrap_or(default)
 }
 
 impl Runner {
@@ -77,10 +82,17 @@ impl Runner {
 
     /// What is left of the initial delay, counted from the container's start.
     fn initial_wait(&self) -> Duration {
-        let delay = self.probe.initial_delay_seconds.and_then(|delay| u64::try_from(delay).ok());
+        let delay = self
+            .probe
+            .initial_delay_seconds
+            .and_then(|delay| u64::try_from(delay).ok());
         let delay = Duration::from_secs(delay.unwrap_or(0));
-        let age = self.started_at.map(|at| self.context.clock.now().duration_since(at));
-        let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
+        let age = self
+            .started_at
+            .map(|at| self.context.clock.now().duration_since(at));
+        let age = age
+            .and_then(|age| Duration::try_from(age).ok())
+            .unwrap_or_default();
         delay.saturating_sub(age)
     }
 
@@ -88,21 +100,25 @@ impl Runner {
     fn settle(&self, success: bool) -> bool {
         match (self.kind, success) {
             (ProbeKind::Readiness, ready) => {
-                self.board.update(&self.container_id, |facts| facts.ready = ready);
+                self.board
+                    .update(&self.container_id, |facts| facts.ready = ready);
                 false
             }
             (ProbeKind::Liveness, true) => false,
             (ProbeKind::Liveness, false) => {
-                self.board.update(&self.container_id, |facts| facts.liveness_failed = true);
+                self.board
+                    .update(&self.container_id, |facts| facts.liveness_failed = true);
                 true
             }
             (ProbeKind::Startup, true) => {
-                self.board.update(&self.container_id, |facts| facts.started = true);
+                self.board
+                    .update(&self.container_id, |facts| facts.started = true);
                 self.started.send_replace(true);
                 true
             }
             (ProbeKind::Startup, false) => {
-                self.board.update(&self.container_id, |facts| facts.startup_failed = true);
+                self.board
+                    .update(&self.container_id, |facts| facts.startup_failed = true);
                 true
             }
         }
@@ -115,7 +131,9 @@ impl Runner {
             Sample::Success => {}
             Sample::Failure(message) => {
                 let message = format!("{title} probe failed: {message}");
-                self.context.events.pod(&self.pod, name, Kind::Warning, "Unhealthy", message);
+                self.context
+                    .events
+                    .pod(&self.pod, name, Kind::Warning, "Unhealthy", message);
             }
             Sample::Unknown(message) => {
                 debug!(container = %self.container.name, %message, "probe could not be run");
@@ -134,7 +152,11 @@ impl Runner {
                 Err(error) => return Sample::Unknown(error),
             }
         } else if let Some(tcp) = &self.probe.tcp_socket {
-            let host = tcp.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(&self.pod_ip);
+            let host = tcp
+                .host
+                .as_deref()
+                .filter(|host| !host.is_empty())
+                .unwrap_or(&self.pod_ip);
             match port_number(&tcp.port, &self.container) {
                 Ok(port) => connect(host, port, timeout).await,
                 Err(error) => return Sample::Unknown(error),
@@ -155,8 +177,11 @@ impl Runner {
         let Ok(_lane) = self.context.execs.acquire().await else {
             return Sample::Unknown("the agent ends".to_owned());
         };
-        let ran =
-            self.context.runtime.exec_sync(&self.container_id, command.to_vec(), timeout).await;
+        let ran = self
+            .context
+            .runtime
+            .exec_sync(&self.container_id, command.to_vec(), timeout)
+            .await;
         match ran {
             Ok(output) if output.exit_code == 0 => Sample::Success,
             Ok(output) => {
@@ -183,11 +208,18 @@ async fn connect(host: &str, port: u16, timeout: Duration) -> Result<(), String>
 
 /// An IPv6 address stands in brackets before a port.
 pub(super) fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
 }
 
 /// The system's words without the number that Rust adds.
 pub(super) fn words(error: &std::io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_lowercase()
 }

@@ -62,7 +62,9 @@ impl ContainerdClient {
     /// A client of the containerd behind `socket`; connects on first use.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { channel: channel::unix(socket.to_owned()) }
+        Self {
+            channel: channel::unix(socket.to_owned()),
+        }
     }
 
     pub(super) fn tasks(&self) -> TasksClient<Channel> {
@@ -84,7 +86,10 @@ impl ContainerdClient {
     ) -> Result<Option<HashMap<String, String>>, Status> {
         let request = request(native::GetContainerRequest { id: id.to_owned() });
         match self.containers().get(request).await {
-            Ok(answer) => Ok(answer.into_inner().container.map(|container| container.labels)),
+            Ok(answer) => Ok(answer
+                .into_inner()
+                .container
+                .map(|container| container.labels)),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status),
         }
@@ -145,8 +150,13 @@ impl ContainerdClient {
 
     async fn release(&self, lease: &str) -> Result<(), ImportError> {
         let mut leases = LeasesClient::new(self.channel.clone());
-        let message = native::DeleteRequest { id: lease.to_owned(), sync: false };
-        call("release", leases.delete(request(message))).await.map(drop)
+        let message = native::DeleteRequest {
+            id: lease.to_owned(),
+            sync: false,
+        };
+        call("release", leases.delete(request(message)))
+            .await
+            .map(drop)
     }
 
     async fn write_blob(&self, blob: &Blob, lease: &str) -> Result<(), ImportError> {
@@ -177,7 +187,9 @@ impl ContainerdClient {
             ..native::WriteContentRequest::default()
         });
         let mut stream = request(futures::stream::iter(messages));
-        stream.metadata_mut().insert("containerd-lease", ascii(lease));
+        stream
+            .metadata_mut()
+            .insert("containerd-lease", ascii(lease));
         let drain = async {
             let mut answers = content.write(stream).await?.into_inner();
             while answers.message().await?.is_some() {}
@@ -207,16 +219,29 @@ impl ContainerdClient {
             }
             Pin::Unpinned => {}
         }
-        let image =
-            native::Image { name: name.to_owned(), target: Some(target), labels, ..Default::default() };
-        let message = native::CreateImageRequest { image: Some(image.clone()), ..Default::default() };
+        let image = native::Image {
+            name: name.to_owned(),
+            target: Some(target),
+            labels,
+            ..Default::default()
+        };
+        let message = native::CreateImageRequest {
+            image: Some(image.clone()),
+            ..Default::default()
+        };
         let mut create = request(message);
-        create.metadata_mut().insert("containerd-lease", ascii(lease));
+        create
+            .metadata_mut()
+            .insert("containerd-lease", ascii(lease));
         match call("create image", images.create(create)).await {
             Err(ImportError::Containerd { status, .. }) if status.code() == Code::AlreadyExists => {
-                let message =
-                    native::UpdateImageRequest { image: Some(image), ..Default::default() };
-                call("update image", images.update(request(message))).await.map(drop)
+                let message = native::UpdateImageRequest {
+                    image: Some(image),
+                    ..Default::default()
+                };
+                call("update image", images.update(request(message)))
+                    .await
+                    .map(drop)
             }
             other => other.map(drop),
         }
@@ -235,9 +260,10 @@ pub enum Pin {
 /// A request in the CRI plugin's namespace.
 pub(super) fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
+    request.metadata_mut().insert(
+        "containerd-namespace",
+        MetadataValue::from_static(NAMESPACE),
+    );
     request
 }
 
@@ -254,6 +280,8 @@ async fn call<T>(
         .unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("no answer in time")));
     result
         .map(tonic::Response::into_inner)
-        .map_err(|status| ImportError::Containerd { step, status: Box::new(status) })
+        .map_err(|status| ImportError::Containerd {
+            step,
+            status: Box::new(status),
+        })
 }
-

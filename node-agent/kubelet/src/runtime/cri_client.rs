@@ -48,8 +48,12 @@ impl CriClient {
         &self,
     ) -> Result<tonic::Streaming<cri::ContainerEventResponse>, RuntimeError> {
         let mut client = self.runtime.clone();
-        bounded("GetContainerEvents", SHORT, client.get_container_events(cri::GetEventsRequest {}))
-            .await
+        bounded(
+            "GetContainerEvents",
+            SHORT,
+            client.get_container_events(cri::GetEventsRequest {}),
+        )
+        .await
     }
 }
 
@@ -74,7 +78,11 @@ pub(crate) fn classify(call: &'static str, deadline: Duration, status: &Status) 
         Code::Unimplemented => RuntimeError::Unimplemented { call },
         Code::DeadlineExceeded => RuntimeError::Deadline { call, deadline },
         Code::Unavailable => RuntimeError::Unavailable { call, message },
-        code => RuntimeError::Failed { call, code: code_name(code), message },
+        code => RuntimeError::Failed {
+            call,
+            code: code_name(code),
+            message,
+        },
     }
 }
 
@@ -117,7 +125,10 @@ fn image_spec(image: &str) -> cri::ImageSpec {
 }
 
 fn selector(labels: &BTreeMap<String, String>) -> std::collections::HashMap<String, String> {
-    labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    labels
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// Turns "no such object" into success, for calls that make something absent.
@@ -132,42 +143,62 @@ fn absent_is_fine(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> 
 impl Runtime for CriClient {
     async fn version(&self) -> Result<cri::VersionResponse, RuntimeError> {
         let mut client = self.runtime.clone();
-        let request = cri::VersionRequest { version: "v1".to_owned() };
+        let request = cri::VersionRequest {
+            version: "v1".to_owned(),
+        };
         bounded("Version", SHORT, client.version(request)).await
     }
 
     async fn status(&self) -> Result<cri::StatusResponse, RuntimeError> {
         let mut client = self.runtime.clone();
-        bounded("Status", SHORT, client.status(cri::StatusRequest { verbose: false })).await
+        bounded(
+            "Status",
+            SHORT,
+            client.status(cri::StatusRequest { verbose: false }),
+        )
+        .await
     }
 
     async fn run_sandbox(&self, config: cri::PodSandboxConfig) -> Result<String, RuntimeError> {
         let mut client = self.runtime.clone();
-        let request =
-            cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: String::new(),
+        };
         let answer = bounded("RunPodSandbox", LONG, client.run_pod_sandbox(request)).await?;
         Ok(answer.pod_sandbox_id)
     }
 
     async fn stop_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
         let mut client = self.runtime.clone();
-        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        let request = cri::StopPodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
         let answer = bounded("StopPodSandbox", LONG, client.stop_pod_sandbox(request)).await;
         absent_is_fine(answer.map(drop))
     }
 
     async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
         let mut client = self.runtime.clone();
-        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        let request = cri::RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
         let answer = bounded("RemovePodSandbox", LONG, client.remove_pod_sandbox(request)).await;
         absent_is_fine(answer.map(drop))
     }
 
     async fn sandbox_status(&self, id: &str) -> Result<cri::PodSandboxStatus, RuntimeError> {
         let mut client = self.runtime.clone();
-        let request =
-            cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
-        let answer = bounded("PodSandboxStatus", SHORT, client.pod_sandbox_status(request)).await?;
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: false,
+        };
+        let answer = bounded(
+            "PodSandboxStatus",
+            SHORT,
+            client.pod_sandbox_status(request),
+        )
+        .await?;
         answer.status.ok_or_else(|| RuntimeError::NotFound {
             call: "PodSandboxStatus",
             message: format!("sandbox {id} has no status"),
@@ -179,9 +210,13 @@ impl Runtime for CriClient {
         labels: &BTreeMap<String, String>,
     ) -> Result<Vec<cri::PodSandbox>, RuntimeError> {
         let mut client = self.runtime.clone();
-        let filter =
-            cri::PodSandboxFilter { label_selector: selector(labels), ..Default::default() };
-        let request = cri::ListPodSandboxRequest { filter: Some(filter) };
+        let filter = cri::PodSandboxFilter {
+            label_selector: selector(labels),
+            ..Default::default()
+        };
+        let request = cri::ListPodSandboxRequest {
+            filter: Some(filter),
+        };
         let answer = bounded("ListPodSandbox", SHORT, client.list_pod_sandbox(request)).await?;
         Ok(answer.items)
     }
@@ -204,22 +239,34 @@ impl Runtime for CriClient {
 
     async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
         let mut client = self.runtime.clone();
-        let request = cri::StartContainerRequest { container_id: id.to_owned() };
-        bounded("StartContainer", LONG, client.start_container(request)).await.map(drop)
+        let request = cri::StartContainerRequest {
+            container_id: id.to_owned(),
+        };
+        bounded("StartContainer", LONG, client.start_container(request))
+            .await
+            .map(drop)
     }
 
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
         let mut client = self.runtime.clone();
-        let request =
-            cri::StopContainerRequest { container_id: id.to_owned(), timeout: seconds(grace) };
-        let answer =
-            bounded("StopContainer", grace + MARGIN, client.stop_container(request)).await;
+        let request = cri::StopContainerRequest {
+            container_id: id.to_owned(),
+            timeout: seconds(grace),
+        };
+        let answer = bounded(
+            "StopContainer",
+            grace + MARGIN,
+            client.stop_container(request),
+        )
+        .await;
         absent_is_fine(answer.map(drop))
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
         let mut client = self.runtime.clone();
-        let request = cri::RemoveContainerRequest { container_id: id.to_owned() };
+        let request = cri::RemoveContainerRequest {
+            container_id: id.to_owned(),
+        };
         let answer = bounded("RemoveContainer", LONG, client.remove_container(request)).await;
         absent_is_fine(answer.map(drop))
     }
@@ -229,16 +276,23 @@ impl Runtime for CriClient {
         labels: &BTreeMap<String, String>,
     ) -> Result<Vec<cri::Container>, RuntimeError> {
         let mut client = self.runtime.clone();
-        let filter =
-            cri::ContainerFilter { label_selector: selector(labels), ..Default::default() };
-        let request = cri::ListContainersRequest { filter: Some(filter) };
+        let filter = cri::ContainerFilter {
+            label_selector: selector(labels),
+            ..Default::default()
+        };
+        let request = cri::ListContainersRequest {
+            filter: Some(filter),
+        };
         let answer = bounded("ListContainers", SHORT, client.list_containers(request)).await?;
         Ok(answer.containers)
     }
 
     async fn container_status(&self, id: &str) -> Result<cri::ContainerStatus, RuntimeError> {
         let mut client = self.runtime.clone();
-        let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        let request = cri::ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
         let answer = bounded("ContainerStatus", SHORT, client.container_status(request)).await?;
         answer.status.ok_or_else(|| RuntimeError::NotFound {
             call: "ContainerStatus",
@@ -248,8 +302,16 @@ impl Runtime for CriClient {
 
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
         let mut client = self.runtime.clone();
-        let request = cri::ReopenContainerLogRequest { container_id: id.to_owned() };
-        bounded("ReopenContainerLog", SHORT, client.reopen_container_log(request)).await.map(drop)
+        let request = cri::ReopenContainerLogRequest {
+            container_id: id.to_owned(),
+        };
+        bounded(
+            "ReopenContainerLog",
+            SHORT,
+            client.reopen_container_log(request),
+        )
+        .await
+        .map(drop)
     }
 
     async fn exec_sync(
@@ -267,12 +329,18 @@ impl Runtime for CriClient {
         let answer = bounded("ExecSync", timeout + MARGIN, client.exec_sync(request)).await?;
         let mut output = answer.stdout.to_vec();
         output.extend_from_slice(&answer.stderr);
-        Ok(ExecOutput { output, exit_code: answer.exit_code })
+        Ok(ExecOutput {
+            output,
+            exit_code: answer.exit_code,
+        })
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<cri::Image>, RuntimeError> {
         let mut client = self.images.clone();
-        let request = cri::ImageStatusRequest { image: Some(image_spec(image)), verbose: false };
+        let request = cri::ImageStatusRequest {
+            image: Some(image_spec(image)),
+            verbose: false,
+        };
         let answer = bounded("ImageStatus", SHORT, client.image_status(request)).await?;
         Ok(answer.image)
     }
@@ -284,8 +352,11 @@ impl Runtime for CriClient {
         sandbox: Option<cri::PodSandboxConfig>,
     ) -> Result<String, RuntimeError> {
         let mut client = self.images.clone();
-        let request =
-            cri::PullImageRequest { image: Some(image_spec(image)), auth, sandbox_config: sandbox };
+        let request = cri::PullImageRequest {
+            image: Some(image_spec(image)),
+            auth,
+            sandbox_config: sandbox,
+        };
         let answer = bounded("PullImage", PULL, client.pull_image(request)).await?;
         Ok(answer.image_ref)
     }
@@ -293,6 +364,8 @@ impl Runtime for CriClient {
     async fn list_images(&self) -> Result<Vec<cri::Image>, RuntimeError> {
         let mut client = self.images.clone();
         let request = cri::ListImagesRequest { filter: None };
-        Ok(bounded("ListImages", SHORT, client.list_images(request)).await?.images)
+        Ok(bounded("ListImages", SHORT, client.list_images(request))
+            .await?
+            .images)
     }
 }

@@ -100,12 +100,11 @@ async fn forward_cri(
     }
 }
 
-async fn forward_native(
-    containerd: &ContainerdClient,
-    hints: &mpsc::Sender<RuntimeHint>,
-) -> Ended {
+async fn forward_native(containerd: &ContainerdClient, hints: &mpsc::Sender<RuntimeHint>) -> Ended {
     let topics = ["start", "exit", "oom", "paused"].map(|kind| format!("topic==\"/tasks/{kind}\""));
-    let message = native::SubscribeRequest { filters: topics.to_vec() };
+    let message = native::SubscribeRequest {
+        filters: topics.to_vec(),
+    };
     let mut stream = match containerd.events().subscribe(request(message)).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => return Ended::Broken(status.to_string()),
@@ -121,7 +120,9 @@ async fn forward_native(
             Ok(None) => return Ended::Broken("containerd closed the stream".to_owned()),
             Err(status) => return Ended::Broken(status.to_string()),
         };
-        let Some(id) = container_of(&envelope) else { continue };
+        let Some(id) = container_of(&envelope) else {
+            continue;
+        };
         if let Some(uid) = pod_of(containerd, &mut known, &id).await
             && hints.send(RuntimeHint::Pod(uid)).await.is_err()
         {
@@ -134,8 +135,12 @@ async fn forward_native(
 fn container_of(envelope: &containerd_client::types::Envelope) -> Option<String> {
     let event = envelope.event.as_ref()?;
     match envelope.topic.as_str() {
-        "/tasks/start" => TaskStart::decode(&*event.value).ok().map(|start| start.container_id),
-        "/tasks/oom" => TaskOom::decode(&*event.value).ok().map(|oom| oom.container_id),
+        "/tasks/start" => TaskStart::decode(&*event.value)
+            .ok()
+            .map(|start| start.container_id),
+        "/tasks/oom" => TaskOom::decode(&*event.value)
+            .ok()
+            .map(|oom| oom.container_id),
         "/tasks/exit" => {
             let exit = TaskExit::decode(&*event.value).ok()?;
             (exit.id == exit.container_id || exit.id.is_empty()).then_some(exit.container_id)

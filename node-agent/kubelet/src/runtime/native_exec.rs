@@ -99,24 +99,34 @@ impl ExecProcess {
         wanted: &ExecRequest,
         process: Any,
     ) -> Result<Self, NativeExecError> {
-        let failed =
-            |source| NativeExecError::Pipes { directory: directory.to_owned(), source };
+        let failed = |source| NativeExecError::Pipes {
+            directory: directory.to_owned(),
+            source,
+        };
         tokio::fs::create_dir_all(directory).await.map_err(failed)?;
         let path = |name: &str| directory.join(name);
         let text = |name: &str| path(name).to_string_lossy().into_owned();
         make_pipe(&path("stdout")).map_err(failed)?;
         // Opened before the process is: it never finds a pipe without a reader.
-        let stdout = pipe::OpenOptions::new().open_receiver(path("stdout")).map_err(failed)?;
+        let stdout = pipe::OpenOptions::new()
+            .open_receiver(path("stdout"))
+            .map_err(failed)?;
         let stderr = if wanted.tty {
             None
         } else {
             make_pipe(&path("stderr")).map_err(failed)?;
-            Some(pipe::OpenOptions::new().open_receiver(path("stderr")).map_err(failed)?)
+            Some(
+                pipe::OpenOptions::new()
+                    .open_receiver(path("stderr"))
+                    .map_err(failed)?,
+            )
         };
         let stdin = if wanted.stdin {
             make_pipe(&path("stdin")).map_err(failed)?;
             // Read-write, since the runtime opens its end only when the process starts.
-            let open = pipe::OpenOptions::new().read_write(true).open_sender(path("stdin"));
+            let open = pipe::OpenOptions::new()
+                .read_write(true)
+                .open_sender(path("stdin"));
             Some(open.map_err(failed)?)
         } else {
             None
@@ -124,9 +134,17 @@ impl ExecProcess {
         let message = native::ExecProcessRequest {
             container_id: wanted.container_id.clone(),
             exec_id: wanted.exec_id.clone(),
-            stdin: if wanted.stdin { text("stdin") } else { String::new() },
+            stdin: if wanted.stdin {
+                text("stdin")
+            } else {
+                String::new()
+            },
             stdout: text("stdout"),
-            stderr: if wanted.tty { String::new() } else { text("stderr") },
+            stderr: if wanted.tty {
+                String::new()
+            } else {
+                text("stderr")
+            },
             terminal: wanted.tty,
             spec: Some(process),
         };
@@ -166,8 +184,9 @@ impl ExecProcess {
         let mut tasks = self.client.tasks();
         async move {
             let answer = tasks.wait(request(message)).await;
-            let answer = answer
-                .map_err(|status| NativeExecError::Refused { message: status.message().to_owned() })?;
+            let answer = answer.map_err(|status| NativeExecError::Refused {
+                message: status.message().to_owned(),
+            })?;
             Ok(i32::try_from(answer.into_inner().exit_status).unwrap_or(255))
         }
     }
@@ -180,7 +199,12 @@ impl ExecProcess {
             exec_id: self.exec_id.clone(),
             stdin: true,
         };
-        call(self.client.tasks().close_io(request(message)), &self.container_id).await.map(drop)
+        call(
+            self.client.tasks().close_io(request(message)),
+            &self.container_id,
+        )
+        .await
+        .map(drop)
     }
 
     /// Tells the terminal's size.
@@ -191,7 +215,12 @@ impl ExecProcess {
             width,
             height,
         };
-        call(self.client.tasks().resize_pty(request(message)), &self.container_id).await.map(drop)
+        call(
+            self.client.tasks().resize_pty(request(message)),
+            &self.container_id,
+        )
+        .await
+        .map(drop)
     }
 
     /// Kills the process, for a session whose user went away.
@@ -243,19 +272,30 @@ async fn process_spec(
     let message = native::GetContainerRequest { id: id.clone() };
     let answer = call(client.containers().get(request(message)), id).await?;
     let unreadable = || NativeExecError::Spec { id: id.clone() };
-    let spec = answer.container.and_then(|container| container.spec).ok_or_else(unreadable)?;
+    let spec = answer
+        .container
+        .and_then(|container| container.spec)
+        .ok_or_else(unreadable)?;
     let mut spec: Value = serde_json::from_slice(&spec.value).map_err(|_bad| unreadable())?;
-    let process = spec.get_mut("process").and_then(Value::as_object_mut).ok_or_else(unreadable)?;
+    let process = spec
+        .get_mut("process")
+        .and_then(Value::as_object_mut)
+        .ok_or_else(unreadable)?;
     process.insert("args".to_owned(), wanted.command.clone().into());
     process.insert("terminal".to_owned(), wanted.tty.into());
     if wanted.tty
         && let Some(env) = process.get_mut("env").and_then(Value::as_array_mut)
-        && !env.iter().any(|entry| entry.as_str().is_some_and(|e| e.starts_with("TERM=")))
+        && !env
+            .iter()
+            .any(|entry| entry.as_str().is_some_and(|e| e.starts_with("TERM=")))
     {
         env.push("TERM=xterm".into());
     }
     let value = serde_json::to_vec(process).map_err(|_bad| unreadable())?;
-    Ok(Any { type_url: PROCESS_TYPE.to_owned(), value })
+    Ok(Any {
+        type_url: PROCESS_TYPE.to_owned(),
+        value,
+    })
 }
 
 async fn call<T>(
@@ -265,8 +305,14 @@ async fn call<T>(
     let result = tokio::time::timeout(CALL, answer)
         .await
         .unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("containerd gave no answer")));
-    result.map(tonic::Response::into_inner).map_err(|status| match status.code() {
-        Code::NotFound => NativeExecError::NotRunning { id: container_id.to_owned() },
-        _ => NativeExecError::Refused { message: status.message().to_owned() },
-    })
+    result
+        .map(tonic::Response::into_inner)
+        .map_err(|status| match status.code() {
+            Code::NotFound => NativeExecError::NotRunning {
+                id: container_id.to_owned(),
+            },
+            _ => NativeExecError::Refused {
+                message: status.message().to_owned(),
+            },
+        })
 }

@@ -57,7 +57,9 @@ impl StreamHandler {
     ) -> Result<i32, StreamError> {
         let summary = self.pod(&session.namespace, &session.pod, &session.uid)?;
         if session.command.is_empty() {
-            return Err(StreamError::bad_request("you must specify at least 1 command for the container"));
+            return Err(StreamError::bad_request(
+                "you must specify at least 1 command for the container",
+            ));
         }
         let container_id = running_container(&summary.status, session)?;
         let request = ExecRequest {
@@ -87,19 +89,35 @@ fn refused(error: &NativeExecError) -> StreamError {
 
 fn running_container(status: &PodStatus, session: &ExecSession) -> Result<String, StreamError> {
     let wanted = &session.container;
-    let mut all = status.container_statuses.iter().chain(&status.init_container_statuses);
-    let found = if wanted.is_empty() { all.next() } else { all.find(|status| &status.name == wanted) };
+    let mut all = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses);
+    let found = if wanted.is_empty() {
+        all.next()
+    } else {
+        all.find(|status| &status.name == wanted)
+    };
     let Some(found) = found else {
         return Err(StreamError::not_found(format!(
             "container {wanted} is not valid for pod {}",
             session.pod
         )));
     };
-    let running = found.state.as_ref().is_some_and(|state| state.running.is_some());
-    let id = found.container_id.as_ref().and_then(|id| id.strip_prefix("containerd://"));
+    let running = found
+        .state
+        .as_ref()
+        .is_some_and(|state| state.running.is_some());
+    let id = found
+        .container_id
+        .as_ref()
+        .and_then(|id| id.strip_prefix("containerd://"));
     match id.filter(|_| running) {
         Some(id) => Ok(id.to_owned()),
-        None => Err(StreamError::internal(format!("container not found (\"{}\")", found.name))),
+        None => Err(StreamError::internal(format!(
+            "container not found (\"{}\")",
+            found.name
+        ))),
     }
 }
 
@@ -195,7 +213,12 @@ async fn drain(
     // The runtime copies the process' last output after its end is known.
     let patience = std::time::Duration::from_millis(500);
     while let Ok(Ok(count)) = tokio::time::timeout(patience, stream.read(&mut block)).await {
-        if count == 0 || output.send(wrap(Bytes::copy_from_slice(&block[..count]))).await.is_err() {
+        if count == 0
+            || output
+                .send(wrap(Bytes::copy_from_slice(&block[..count])))
+                .await
+                .is_err()
+        {
             return;
         }
     }
@@ -204,7 +227,9 @@ async fn drain(
 async fn take(process: &mut ExecProcess, event: ExecInput) {
     match event {
         ExecInput::Data(data) => {
-            let Some(stdin) = &mut process.stdin else { return };
+            let Some(stdin) = &mut process.stdin else {
+                return;
+            };
             if let Err(error) = stdin.write_all(&data).await {
                 debug!(%error, "stdin of an exec session is closed");
             }

@@ -15,7 +15,9 @@ pub(super) struct Entry<'a> {
 
 impl Entry<'_> {
     pub(super) fn is_before(&self, since: Timestamp) -> bool {
-        self.time.parse::<Timestamp>().is_ok_and(|time| time < since)
+        self.time
+            .parse::<Timestamp>()
+            .is_ok_and(|time| time < since)
     }
 }
 
@@ -31,7 +33,12 @@ pub(super) fn parse(line: &[u8]) -> Option<Entry<'_>> {
         return None;
     }
     let is_full = !tag.split(|byte| *byte == b':').any(|part| part == b"P");
-    Some(Entry { time, stream, is_full, content })
+    Some(Entry {
+        time,
+        stream,
+        is_full,
+        content,
+    })
 }
 
 /// Where the last `lines` lines of `data` begin.
@@ -63,8 +70,15 @@ mod tests {
             (entry.stream, entry.is_full, entry.content),
             ("stdout", true, &b"hello  world"[..])
         );
-        assert!(!parse(b"2026-01-31T12:00:00Z stderr P part\n").unwrap().is_full);
-        assert_eq!(parse(b"2026-01-31T12:00:00Z stderr F \n").unwrap().content, b"");
+        assert!(
+            !parse(b"2026-01-31T12:00:00Z stderr P part\n")
+                .unwrap()
+                .is_full
+        );
+        assert_eq!(
+            parse(b"2026-01-31T12:00:00Z stderr F \n").unwrap().content,
+            b""
+        );
         assert_eq!(parse(b"nonsense\n"), None);
         assert_eq!(parse(b"a b c d\n"), None);
         let since: Timestamp = "2026-01-31T12:00:00.6Z".parse().unwrap();

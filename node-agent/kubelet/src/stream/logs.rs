@@ -69,7 +69,10 @@ impl StreamHandler {
         }
         let since = session.since_time.or_else(|| {
             let seconds = session.since_seconds?;
-            self.clock.now().checked_sub(SignedDuration::from_secs(seconds)).ok()
+            self.clock
+                .now()
+                .checked_sub(SignedDuration::from_secs(seconds))
+                .ok()
         });
         let mut reader = LogReader {
             handler: self,
@@ -90,9 +93,17 @@ impl StreamHandler {
 /// Which run's log is meant, in upstream's words when there is none.
 fn container_id(status: &PodStatus, session: &LogSession) -> Result<String, StreamError> {
     let (pod, wanted) = (&session.pod, &session.container);
-    let all = || status.container_statuses.iter().chain(&status.init_container_statuses);
+    let all = || {
+        status
+            .container_statuses
+            .iter()
+            .chain(&status.init_container_statuses)
+    };
     let found: Option<&ContainerStatus> = if wanted.is_empty() {
-        status.container_statuses.first().filter(|_| all().count() == 1)
+        status
+            .container_statuses
+            .first()
+            .filter(|_| all().count() == 1)
     } else {
         all().find(|status| &status.name == wanted)
     };
@@ -121,13 +132,18 @@ fn container_id(status: &PodStatus, session: &LogSession) -> Result<String, Stre
     }
     if state.running.is_some() || state.terminated.is_some() {
         return found.container_id.clone().map(bare).ok_or_else(|| {
-            StreamError::bad_request(format!("container \"{name}\" in pod \"{pod}\" is not available"))
+            StreamError::bad_request(format!(
+                "container \"{name}\" in pod \"{pod}\" is not available"
+            ))
         });
     }
     if let Some(id) = last_id {
         return Ok(bare(id));
     }
-    let waiting = state.waiting.and_then(|waiting| waiting.reason).unwrap_or_default();
+    let waiting = state
+        .waiting
+        .and_then(|waiting| waiting.reason)
+        .unwrap_or_default();
     let why = match waiting.as_str() {
         "ErrImagePull" => "image can't be pulled",
         "ImagePullBackOff" => "trying and failing to pull image",
@@ -166,8 +182,16 @@ impl LogReader<'_> {
         output: &mpsc::Sender<Bytes>,
     ) -> std::io::Result<()> {
         // Watched before the first read: nothing written in between is missed.
-        let directory = self.path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
-        let watch = if session.follow { Some(DirectoryWatch::new(&directory)?) } else { None };
+        let directory = self
+            .path
+            .parent()
+            .unwrap_or_else(|| Path::new("/"))
+            .to_owned();
+        let watch = if session.follow {
+            Some(DirectoryWatch::new(&directory)?)
+        } else {
+            None
+        };
         let mut file = File::open(&self.path).await?;
         if let Some(lines) = session.tail_lines {
             let lines = usize::try_from(lines).unwrap_or(usize::MAX);
@@ -200,7 +224,12 @@ impl LogReader<'_> {
     }
 
     async fn is_running(&self) -> bool {
-        match self.handler.runtime.container_status(&self.container_id).await {
+        match self
+            .handler
+            .runtime
+            .container_status(&self.container_id)
+            .await
+        {
             Ok(status) => status.state() == cri::ContainerState::ContainerRunning,
             Err(error) => !error.is_not_found(),
         }
@@ -208,7 +237,9 @@ impl LogReader<'_> {
 
     /// The file that has taken the place of the one being read, if it was rotated.
     async fn rotated(&self, file: &File) -> std::io::Result<Option<File>> {
-        let Ok(at_path) = tokio::fs::metadata(&self.path).await else { return Ok(None) };
+        let Ok(at_path) = tokio::fs::metadata(&self.path).await else {
+            return Ok(None);
+        };
         let open = file.metadata().await?;
         if at_path.ino() == open.ino() {
             return Ok(None);
@@ -268,7 +299,9 @@ impl LogReader<'_> {
     fn render(&mut self, lines: &[u8]) -> Vec<u8> {
         let mut text = Vec::with_capacity(lines.len());
         for raw in lines.split_inclusive(|byte| *byte == b'\n') {
-            let Some(entry) = line::parse(raw) else { continue };
+            let Some(entry) = line::parse(raw) else {
+                continue;
+            };
             if self.since.is_some_and(|since| entry.is_before(since)) {
                 continue;
             }
@@ -305,7 +338,8 @@ async fn seek_tail(file: &mut File, lines: usize) -> std::io::Result<()> {
             break;
         }
     }
-    file.seek(SeekFrom::Start(if lines == 0 { length } else { start })).await?;
+    file.seek(SeekFrom::Start(if lines == 0 { length } else { start }))
+        .await?;
     Ok(())
 }
 
@@ -333,7 +367,10 @@ mod tests {
         assert_eq!(ask(running.clone(), "a", false).unwrap(), "1");
         assert_eq!(ask(running.clone(), "", false).unwrap(), "1");
         assert_eq!(ask(running.clone(), "a", true).unwrap(), "0");
-        assert_eq!(ask(running, "z", false).unwrap_err(), "container z is not valid for pod p");
+        assert_eq!(
+            ask(running, "z", false).unwrap_err(),
+            "container z is not valid for pod p"
+        );
         let waiting = |reason: &str| {
             json!({"containerStatuses": [{"name": "a", "state": {"waiting": {"reason": reason}}},
                                           {"name": "b"}]})

@@ -30,15 +30,24 @@ pub struct StreamError {
 
 impl StreamError {
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self { code: 400, message: message.into() }
+        Self {
+            code: 400,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self { code: 404, message: message.into() }
+        Self {
+            code: 404,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
-        Self { code: 500, message: message.into() }
+        Self {
+            code: 500,
+            message: message.into(),
+        }
     }
 }
 
@@ -55,7 +64,9 @@ pub struct StreamHandler {
 
 impl std::fmt::Debug for StreamHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamHandler").field("pipes", &self.pipes).finish_non_exhaustive()
+        f.debug_struct("StreamHandler")
+            .field("pipes", &self.pipes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -69,7 +80,9 @@ impl StreamHandler {
 
 /// The end of a log as plain text: at most `lines` lines and `bytes` bytes.
 pub(crate) async fn tail_text(log: &Path, lines: usize, bytes: usize) -> String {
-    let Ok(data) = tokio::fs::read(log).await else { return String::new() };
+    let Ok(data) = tokio::fs::read(log).await else {
+        return String::new();
+    };
     let start = line::tail_start(&data, lines);
     let mut text = Vec::new();
     for entry in data[start..].split_inclusive(|byte| *byte == b'\n') {

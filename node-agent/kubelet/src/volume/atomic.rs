@@ -64,7 +64,11 @@ fn group_id(group: Option<i64>) -> Option<u32> {
 
 /// Files shared with a group are readable by it.
 fn mode_of(file: &File, group: Option<i64>) -> u32 {
-    if group.is_some() { file.mode | ((file.mode & 0o700) >> 3 & 0o050) } else { file.mode }
+    if group.is_some() {
+        file.mode | ((file.mode & 0o700) >> 3 & 0o050)
+    } else {
+        file.mode
+    }
 }
 
 fn write_file(root: &Path, path: &str, file: &File, group: Option<i64>) -> io::Result<()> {
@@ -103,7 +107,10 @@ fn same(directory: &Path, files: &BTreeMap<String, File>, group: Option<i64>) ->
 }
 
 fn normal(path: &str) -> String {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
+    path.split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 fn list(root: &Path, directory: &Path, found: &mut BTreeSet<String>) -> io::Result<()> {
@@ -128,10 +135,12 @@ fn link_names(root: &Path, files: &BTreeMap<String, File>) -> io::Result<()> {
     let wanted: BTreeSet<String> = files
         .keys()
         .filter_map(|path| {
-            Path::new(path).components().find_map(|component| match component {
-                Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
-                _ => None,
-            })
+            Path::new(path)
+                .components()
+                .find_map(|component| match component {
+                    Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+                    _ => None,
+                })
         })
         .collect();
     for name in &wanted {
@@ -167,8 +176,14 @@ mod tests {
     use super::*;
 
     fn files(entries: &[(&str, &str)]) -> BTreeMap<String, File> {
-        let file = |data: &str| File { data: data.as_bytes().to_vec(), mode: 0o640 };
-        entries.iter().map(|(path, data)| ((*path).to_owned(), file(data))).collect()
+        let file = |data: &str| File {
+            data: data.as_bytes().to_vec(),
+            mode: 0o640,
+        };
+        entries
+            .iter()
+            .map(|(path, data)| ((*path).to_owned(), file(data)))
+            .collect()
     }
 
     fn visible(root: &Path) -> Vec<String> {
@@ -193,7 +208,10 @@ mod tests {
 
         let mut held = fs::File::open(root.join("a")).unwrap();
         let second = files(&[("dir/b", "3"), ("c", "4")]);
-        assert_eq!(write(root, &second, None, "..2").unwrap(), Written::Replaced);
+        assert_eq!(
+            write(root, &second, None, "..2").unwrap(),
+            Written::Replaced
+        );
         assert_eq!(visible(root), ["c", "dir"]);
         assert_eq!(fs::read_to_string(root.join("dir/b")).unwrap(), "3");
         let mut old = String::new();
@@ -207,8 +225,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         let content = files(&[("a", "1"), ("d/e/f", "2")]);
-        assert_eq!(write(root, &content, None, "..1").unwrap(), Written::Replaced);
-        assert_eq!(write(root, &content, None, "..2").unwrap(), Written::Unchanged);
+        assert_eq!(
+            write(root, &content, None, "..1").unwrap(),
+            Written::Replaced
+        );
+        assert_eq!(
+            write(root, &content, None, "..2").unwrap(),
+            Written::Unchanged
+        );
         assert!(root.join("..1").exists() && !root.join("..2").exists());
     }
 

@@ -77,7 +77,12 @@ impl Volumes {
         clock: Arc<dyn Clock>,
         chance: Arc<dyn Chance>,
     ) -> Self {
-        Self { root, upstream, clock, chance }
+        Self {
+            root,
+            upstream,
+            clock,
+            chance,
+        }
     }
 
     /// Makes every volume of the pod usable; answers when contents must be renewed.
@@ -92,7 +97,10 @@ impl Volumes {
         let mut renew_at: Option<Timestamp> = None;
         for volume in &target.spec().volumes {
             let directory = directory(&self.root, &uid, volume);
-            if let Some(at) = self.prepare_one(target, fields, tokens, volume, directory).await? {
+            if let Some(at) = self
+                .prepare_one(target, fields, tokens, volume, directory)
+                .await?
+            {
                 renew_at = Some(renew_at.map_or(at, |earlier| earlier.min(at)));
             }
         }
@@ -108,7 +116,11 @@ impl Volumes {
         directory: PathBuf,
     ) -> Result<Option<Timestamp>, VolumeError> {
         let name = volume.name.clone();
-        let owner = target.spec().security_context.as_ref().and_then(|context| context.fs_group);
+        let owner = target
+            .spec()
+            .security_context
+            .as_ref()
+            .and_then(|context| context.fs_group);
         if let Some(empty) = volume.empty_dir.clone() {
             let limit = empty.size_limit.as_ref().and_then(|limit| limit.value());
             let memory = empty.medium.as_deref() == Some("Memory");
@@ -132,14 +144,20 @@ impl Volumes {
             message: error.0,
         };
         let Some(wishes) = payload::tokens(target.spec(), volume) else {
-            return Err(content(ConfigError("this kind of volume is not supported".to_owned())));
+            return Err(content(ConfigError(
+                "this kind of volume is not supported".to_owned(),
+            )));
         };
         let renew_at = self.fetch_tokens(target, wishes, tokens, volume).await?;
-        let held: BTreeMap<TokenWish, String> =
-            tokens.held.iter().map(|(wish, held)| (wish.clone(), held.token.clone())).collect();
-        let payload =
-            payload::payload(volume, context, &target.inputs, &held).map_err(content)?;
-        self.write(volume, directory, payload, owner).await.map(|()| renew_at)
+        let held: BTreeMap<TokenWish, String> = tokens
+            .held
+            .iter()
+            .map(|(wish, held)| (wish.clone(), held.token.clone()))
+            .collect();
+        let payload = payload::payload(volume, context, &target.inputs, &held).map_err(content)?;
+        self.write(volume, directory, payload, owner)
+            .await
+            .map(|()| renew_at)
     }
 
     async fn write(
@@ -149,7 +167,11 @@ impl Volumes {
         payload: Payload,
         owner: Option<i64>,
     ) -> Result<(), VolumeError> {
-        let stamp = format!("..{}.{:016x}", self.clock.now().strftime("%Y_%m_%d_%H_%M_%S"), self.chance.bits());
+        let stamp = format!(
+            "..{}.{:016x}",
+            self.clock.now().strftime("%Y_%m_%d_%H_%M_%S"),
+            self.chance.bits()
+        );
         let secret = payload.secret;
         blocking(volume.name.clone(), directory, move |path| {
             if secret {
@@ -173,7 +195,11 @@ impl Volumes {
         let mut renew_at: Option<Timestamp> = None;
         for wish in wishes {
             let now = self.clock.now();
-            let fresh = tokens.held.get(&wish).filter(|held| held.renew_at > now).cloned();
+            let fresh = tokens
+                .held
+                .get(&wish)
+                .filter(|held| held.renew_at > now)
+                .cloned();
             let held = match fresh {
                 Some(held) => held,
                 None => {
@@ -239,7 +265,10 @@ pub(crate) fn directory(root: &Path, uid: &str, volume: &Volume) -> PathBuf {
     } else {
         "kubernetes.io~projected"
     };
-    pod_dir(root, uid).join("volumes").join(kind).join(&volume.name)
+    pod_dir(root, uid)
+        .join("volumes")
+        .join(kind)
+        .join(&volume.name)
 }
 
 /// The named volume of a pod.
@@ -256,7 +285,11 @@ async fn blocking(
     let result = tokio::task::spawn_blocking(move || work(&path))
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error.to_string())));
-    result.map_err(|source| VolumeError::Io { volume, path: at, source })
+    result.map_err(|source| VolumeError::Io {
+        volume,
+        path: at,
+        source,
+    })
 }
 
 /// Field values of a pod as its volumes show them.
@@ -265,11 +298,18 @@ pub(crate) fn owned_fields(
     host_ips: Vec<String>,
     allocatable: BTreeMap<String, proto_api::types::Quantity>,
 ) -> OwnedFields {
-    OwnedFields { pod_ips, host_ips, allocatable }
+    OwnedFields {
+        pod_ips,
+        host_ips,
+        allocatable,
+    }
 }
 
 impl OwnedFields {
-    pub(crate) fn context<'a>(&'a self, pod: &'a proto_api::types::core::v1::Pod) -> FieldContext<'a> {
+    pub(crate) fn context<'a>(
+        &'a self,
+        pod: &'a proto_api::types::core::v1::Pod,
+    ) -> FieldContext<'a> {
         FieldContext {
             pod,
             pod_ips: &self.pod_ips,
@@ -280,7 +320,10 @@ impl OwnedFields {
 }
 
 /// The config maps and secrets of a snapshot that a pod names.
-pub(crate) fn inputs_of(pod: &proto_api::types::core::v1::Pod, snapshot: &Snapshot) -> model::Inputs {
+pub(crate) fn inputs_of(
+    pod: &proto_api::types::core::v1::Pod,
+    snapshot: &Snapshot,
+) -> model::Inputs {
     use node_agent_state::ObjectName;
     use proto_api::types::Object as _;
     let (maps, secrets) = model::named_inputs(pod);

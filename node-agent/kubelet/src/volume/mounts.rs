@@ -17,13 +17,18 @@ pub(super) fn empty_dir(
     let fresh = !path.exists();
     fs::create_dir_all(path)?;
     if memory && !is_mount_point(path)? {
-        let size = limit.filter(|limit| *limit > 0).map(|limit| format!("size={limit}"));
+        let size = limit
+            .filter(|limit| *limit > 0)
+            .map(|limit| format!("size={limit}"));
         mount_tmpfs(path, size.as_deref().unwrap_or("size=50%"))?;
     }
     if fresh {
         fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
     }
-    if let Some(group) = group.and_then(|group| u32::try_from(group).ok()).filter(|_| fresh) {
+    if let Some(group) = group
+        .and_then(|group| u32::try_from(group).ok())
+        .filter(|_| fresh)
+    {
         chown(path, None, Some(group))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o2777))?;
     }
@@ -48,7 +53,10 @@ fn mount_tmpfs(path: &Path, options: &str) -> io::Result<()> {
 pub(super) fn host_path(path: &Path, kind: &str) -> io::Result<()> {
     let found = fs::metadata(path);
     let wrong = |what: &str| {
-        Err(io::Error::other(format!("hostPath type check failed: {} is not {what}", path.display())))
+        Err(io::Error::other(format!(
+            "hostPath type check failed: {} is not {what}",
+            path.display()
+        )))
     };
     match (kind, found) {
         ("", Ok(_)) => Ok(()),
@@ -83,7 +91,11 @@ fn is_mount_point(path: &Path) -> io::Result<bool> {
 /// Every mount point of this mount namespace.
 fn mount_points() -> io::Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect())
+    Ok(table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescape)
+        .collect())
 }
 
 /// The kernel writes blanks in paths as octal escapes.
@@ -91,7 +103,9 @@ fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let octal = tail
+            .get(..3)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) if *first == b'\\' => {
                 bytes.push(byte);
@@ -108,12 +122,17 @@ fn unescape(text: &str) -> PathBuf {
 
 /// Unmounts everything at or below `directory`, deepest first.
 pub(crate) fn unmount_below(directory: &Path) -> io::Result<()> {
-    let Ok(directory) = fs::canonicalize(directory) else { return Ok(()) };
-    let mut below: Vec<PathBuf> =
-        mount_points()?.into_iter().filter(|point| point.starts_with(&directory)).collect();
+    let Ok(directory) = fs::canonicalize(directory) else {
+        return Ok(());
+    };
+    let mut below: Vec<PathBuf> = mount_points()?
+        .into_iter()
+        .filter(|point| point.starts_with(&directory))
+        .collect();
     below.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
     for point in below {
-        umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(io::Error::from)?;
+        umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .map_err(io::Error::from)?;
     }
     Ok(())
 }
@@ -126,7 +145,10 @@ pub(crate) fn release_tree(directory: &Path) -> io::Result<()> {
     }
     unmount_below(directory)?;
     let canonical = fs::canonicalize(directory)?;
-    if let Some(left) = mount_points()?.iter().find(|point| point.starts_with(&canonical)) {
+    if let Some(left) = mount_points()?
+        .iter()
+        .find(|point| point.starts_with(&canonical))
+    {
         return Err(io::Error::other(format!(
             "{} is still mounted; nothing was removed",
             left.display()

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use proto_api::types::Object as _;
 use proto_api::types::Quantity;
-use proto_api::types::core::v1::{
-    Container, DownwardAPIVolumeFile, KeyToPath, PodSpec, Volume,
-};
+use proto_api::types::core::v1::{Container, DownwardAPIVolumeFile, KeyToPath, PodSpec, Volume};
 
 use super::atomic::File;
 use crate::container::ConfigError;
@@ -48,17 +46,26 @@ pub(super) fn tokens(spec: &PodSpec, volume: &Volume) -> Option<Vec<TokenWish>> 
         return Some(Vec::new());
     }
     let projected = volume.projected.as_ref()?;
-    let account = spec.service_account_name.clone().filter(|name| !name.is_empty());
+    let account = spec
+        .service_account_name
+        .clone()
+        .filter(|name| !name.is_empty());
     let account = account.unwrap_or_else(|| "default".to_owned());
     let wishes = projected.sources.iter().filter_map(|source| {
         let token = source.service_account_token.as_ref()?;
-        Some(wish(&account, token.audience.as_ref(), token.expiration_seconds))
+        Some(wish(
+            &account,
+            token.audience.as_ref(),
+            token.expiration_seconds,
+        ))
     });
     Some(wishes.collect())
 }
 
 fn wish(account: &str, audience: Option<&String>, seconds: Option<i64>) -> TokenWish {
-    let seconds = seconds.unwrap_or(TOKEN_LIFE_DEFAULT_SECONDS).max(TOKEN_LIFE_MIN_SECONDS);
+    let seconds = seconds
+        .unwrap_or(TOKEN_LIFE_DEFAULT_SECONDS)
+        .max(TOKEN_LIFE_MIN_SECONDS);
     TokenWish {
         service_account: account.to_owned(),
         audience: audience.filter(|audience| !audience.is_empty()).cloned(),
@@ -67,7 +74,10 @@ fn wish(account: &str, audience: Option<&String>, seconds: Option<i64>) -> Token
 }
 
 fn mode_of(own: Option<i32>, default: Option<i32>) -> u32 {
-    own.or(default).and_then(|mode| u32::try_from(mode).ok()).unwrap_or(MODE_DEFAULT) & 0o777
+    own.or(default)
+        .and_then(|mode| u32::try_from(mode).ok())
+        .unwrap_or(MODE_DEFAULT)
+        & 0o777
 }
 
 /// All files of a volume.
@@ -91,26 +101,38 @@ pub(super) fn payload(
     } else if let Some(source) = &volume.downward_api {
         payload.files = downward_files(&source.items, source.default_mode, context)?;
     } else if let Some(source) = &volume.projected {
-        let account = crate::pod::model::spec(context.pod).service_account_name.clone();
-        let account =
-            account.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned());
+        let account = crate::pod::model::spec(context.pod)
+            .service_account_name
+            .clone();
+        let account = account
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "default".to_owned());
         let mode = source.default_mode;
         for part in &source.sources {
             if let Some(map) = &part.config_map {
                 let name = map.name.as_deref().unwrap_or_default();
                 let wanted = Selection::new(&map.items, mode, map.optional);
-                payload.files.extend(config_map_files(inputs, namespace, name, wanted)?);
+                payload
+                    .files
+                    .extend(config_map_files(inputs, namespace, name, wanted)?);
             } else if let Some(secret) = &part.secret {
                 let name = secret.name.as_deref().unwrap_or_default();
                 let wanted = Selection::new(&secret.items, mode, secret.optional);
-                payload.files.extend(secret_files(inputs, namespace, name, wanted)?);
+                payload
+                    .files
+                    .extend(secret_files(inputs, namespace, name, wanted)?);
                 payload.secret = true;
             } else if let Some(downward) = &part.downward_api {
-                payload.files.extend(downward_files(&downward.items, mode, context)?);
+                payload
+                    .files
+                    .extend(downward_files(&downward.items, mode, context)?);
             } else if let Some(token) = &part.service_account_token {
                 let wish = wish(&account, token.audience.as_ref(), token.expiration_seconds);
                 let data = tokens.get(&wish).cloned().unwrap_or_default();
-                let file = File { data: data.into_bytes(), mode: token_mode(context, mode) };
+                let file = File {
+                    data: data.into_bytes(),
+                    mode: token_mode(context, mode),
+                };
                 payload.files.insert(checked(&token.path)?, file);
                 payload.secret = true;
             }
@@ -121,7 +143,9 @@ pub(super) fn payload(
 
 /// Tokens are for their owner only, unless the pod's processes need more to read them.
 fn token_mode(context: FieldContext<'_>, default: Option<i32>) -> u32 {
-    let security = crate::pod::model::spec(context.pod).security_context.as_ref();
+    let security = crate::pod::model::spec(context.pod)
+        .security_context
+        .as_ref();
     match security {
         Some(security) if security.fs_group.is_some() => TOKEN_MODE,
         // Without a group to share with, processes under any user must be able to read it.
@@ -139,7 +163,11 @@ struct Selection<'a> {
 
 impl<'a> Selection<'a> {
     fn new(items: &'a [KeyToPath], mode: Option<i32>, optional: Option<bool>) -> Self {
-        Self { items, mode, optional: optional.unwrap_or(false) }
+        Self {
+            items,
+            mode,
+            optional: optional.unwrap_or(false),
+        }
     }
 }
 
@@ -152,8 +180,14 @@ fn config_map_files(
     let Some(map) = inputs.config_map(namespace, name) else {
         return absent("configmap", name, wanted);
     };
-    let text = map.data.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-    let binary = map.binary_data.iter().map(|(key, value)| (key.clone(), value.0.clone()));
+    let text = map
+        .data
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+    let binary = map
+        .binary_data
+        .iter()
+        .map(|(key, value)| (key.clone(), value.0.clone()));
     select(&text.chain(binary).collect(), "configmap", wanted)
 }
 
@@ -166,7 +200,10 @@ fn secret_files(
     let Some(secret) = inputs.secret(namespace, name) else {
         return absent("secret", name, wanted);
     };
-    let data = secret.data.iter().map(|(key, value)| (key.clone(), value.0.clone()));
+    let data = secret
+        .data
+        .iter()
+        .map(|(key, value)| (key.clone(), value.0.clone()));
     select(&data.collect(), "secret", wanted)
 }
 
@@ -188,8 +225,14 @@ fn select(
 ) -> Result<BTreeMap<String, File>, ConfigError> {
     if wanted.items.is_empty() {
         let mode = mode_of(None, wanted.mode);
-        let file = |data: &Vec<u8>| File { data: data.clone(), mode };
-        return Ok(data.iter().map(|(key, data)| (key.clone(), file(data))).collect());
+        let file = |data: &Vec<u8>| File {
+            data: data.clone(),
+            mode,
+        };
+        return Ok(data
+            .iter()
+            .map(|(key, data)| (key.clone(), file(data)))
+            .collect());
     }
     let mut files = BTreeMap::new();
     for item in wanted.items {
@@ -202,7 +245,10 @@ fn select(
                 item.key
             )));
         };
-        let file = File { data: data.clone(), mode: mode_of(item.mode, wanted.mode) };
+        let file = File {
+            data: data.clone(),
+            mode: mode_of(item.mode, wanted.mode),
+        };
         files.insert(checked(&item.path)?, file);
     }
     Ok(files)
@@ -220,7 +266,10 @@ fn downward_files(
             (None, Some(resource)) => fields::resource(context, &Container::default(), resource)?,
             (None, None) => continue,
         };
-        let file = File { data: value.into_bytes(), mode: mode_of(item.mode, default) };
+        let file = File {
+            data: value.into_bytes(),
+            mode: mode_of(item.mode, default),
+        };
         files.insert(checked(&item.path)?, file);
     }
     Ok(files)
@@ -235,6 +284,8 @@ fn checked(path: &str) -> Result<String, ConfigError> {
     if inside {
         Ok(path.to_owned())
     } else {
-        Err(ConfigError(format!("invalid path: {path}: must stay inside the volume")))
+        Err(ConfigError(format!(
+            "invalid path: {path}: must stay inside the volume"
+        )))
     }
 }

@@ -29,10 +29,19 @@ pub(crate) fn bind_sub_path(volume: &Path, sub_path: &str, target: &Path) -> io:
     if found.metadata()?.is_dir() {
         fs::create_dir_all(target)?;
     } else {
-        fs::OpenOptions::new().create(true).append(true).open(target)?;
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(target)?;
     }
     let source = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
-    mount(Some(&source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    mount(
+        Some(&source),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )?;
     Ok(target.to_owned())
 }
 
@@ -47,8 +56,15 @@ fn open_inside(root: &fs::File, path: &str) -> io::Result<fs::File> {
 fn make_inside(root: &fs::File, path: &str) -> io::Result<()> {
     let mut parent = root.try_clone()?;
     let mut so_far = String::new();
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        so_far = if so_far.is_empty() { part.to_owned() } else { format!("{so_far}/{part}") };
+    for part in path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+    {
+        so_far = if so_far.is_empty() {
+            part.to_owned()
+        } else {
+            format!("{so_far}/{part}")
+        };
         match rustix::fs::mkdirat(parent.as_fd(), part, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),

@@ -18,7 +18,10 @@ pub(super) struct Refusal {
 fn requested(spec: &PodSpec, resource: &str, milli: Unit) -> i64 {
     let of = |container: &proto_api::types::core::v1::Container| {
         let resources = container.resources.as_ref()?;
-        let quantity = resources.requests.get(resource).or(resources.limits.get(resource))?;
+        let quantity = resources
+            .requests
+            .get(resource)
+            .or(resources.limits.get(resource))?;
         match milli {
             Unit::Milli => quantity.milli_value(),
             Unit::Whole => quantity.value(),
@@ -49,7 +52,12 @@ pub(super) fn admit(
     allocatable: &BTreeMap<String, Quantity>,
 ) -> Result<(), Refusal> {
     let spec = model::spec(pod);
-    if let Some(os) = spec.os.as_ref().map(|os| os.name.as_str()).filter(|name| *name != "linux") {
+    if let Some(os) = spec
+        .os
+        .as_ref()
+        .map(|os| os.name.as_str())
+        .filter(|name| *name != "linux")
+    {
         return Err(Refusal {
             reason: "PodOSNotSupported".to_owned(),
             message: format!("Failed to admit pod as the OS field doesn't match node OS: {os}"),
@@ -71,7 +79,10 @@ pub(super) fn admit(
             return Err(out_of(resource, wanted, used, capacity));
         }
     }
-    let capacity = allocatable.get("pods").and_then(Quantity::value).unwrap_or(i64::MAX);
+    let capacity = allocatable
+        .get("pods")
+        .and_then(Quantity::value)
+        .unwrap_or(i64::MAX);
     let used = i64::try_from(others.len()).unwrap_or(i64::MAX);
     if used.saturating_add(1) > capacity {
         return Err(out_of("pods", 1, used, capacity));
@@ -115,7 +126,10 @@ fn taken_port(spec: &PodSpec, others: &[&Pod]) -> Option<i32> {
     if wanted.is_empty() {
         return None;
     }
-    let taken: Vec<_> = others.iter().flat_map(|other| host_ports(model::spec(other))).collect();
+    let taken: Vec<_> = others
+        .iter()
+        .flat_map(|other| host_ports(model::spec(other)))
+        .collect();
     let clash = wanted.iter().find(|(port, protocol, ip)| {
         taken.iter().any(|(other_port, other_protocol, other_ip)| {
             port == other_port
@@ -141,7 +155,10 @@ mod tests {
 
     fn node() -> BTreeMap<String, Quantity> {
         let entries = [("cpu", "2"), ("memory", "1Gi"), ("pods", "3")];
-        entries.into_iter().map(|(key, value)| (key.to_owned(), Quantity::from(value))).collect()
+        entries
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), Quantity::from(value)))
+            .collect()
     }
 
     #[test]
@@ -164,6 +181,9 @@ mod tests {
     fn a_host_port_is_given_once() {
         let (first, other) = (pod("0", 80), pod("0", 81));
         assert_eq!(admit(&first, &[&other], &node()), Ok(()));
-        assert_eq!(admit(&first, &[&first], &node()).unwrap_err().reason, "NodePorts");
+        assert_eq!(
+            admit(&first, &[&first], &node()).unwrap_err().reason,
+            "NodePorts"
+        );
     }
 }

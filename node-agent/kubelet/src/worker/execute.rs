@@ -54,7 +54,13 @@ pub(super) async fn execute(
             if let Err(message) = &result {
                 let message = format!("Failed to create pod sandbox: {message}");
                 let events = &context.events;
-                events.pod(&target.pod, None, Kind::Warning, "FailedCreatePodSandBox", message);
+                events.pod(
+                    &target.pod,
+                    None,
+                    Kind::Warning,
+                    "FailedCreatePodSandBox",
+                    message,
+                );
             }
             Outcome::Sandbox { attempt, result }
         }
@@ -67,8 +73,14 @@ pub(super) async fn execute(
             let result = start::start(context, shared, target, &wanted, &pod_ips).await;
             Outcome::Start { container, result }
         }
-        Action::StopContainer { id, container, grace, why } => {
-            let result = stop_container(context, target, &pod_ips, &id, &container, grace, why).await;
+        Action::StopContainer {
+            id,
+            container,
+            grace,
+            why,
+        } => {
+            let result =
+                stop_container(context, target, &pod_ips, &id, &container, grace, why).await;
             Outcome::Stop { id, result }
         }
         Action::RemoveContainer { id } => {
@@ -76,11 +88,17 @@ pub(super) async fn execute(
             Outcome::Remove { id, result }
         }
         Action::StopSandbox { id } => {
-            let result = runtime.stop_sandbox(&id).await.map_err(|error| error.to_string());
+            let result = runtime
+                .stop_sandbox(&id)
+                .await
+                .map_err(|error| error.to_string());
             Outcome::SandboxStop { id, result }
         }
         Action::RemoveSandbox { id } => {
-            let result = runtime.remove_sandbox(&id).await.map_err(|error| error.to_string());
+            let result = runtime
+                .remove_sandbox(&id)
+                .await
+                .map_err(|error| error.to_string());
             Outcome::SandboxRemove { id, result }
         }
         Action::TearDown => Outcome::TearDown(tear_down(context, target).await),
@@ -94,12 +112,22 @@ async fn prepare_volumes(
     target: &Target,
     pod_ips: Vec<String>,
 ) -> Result<Option<Timestamp>, String> {
-    let fields = owned_fields(pod_ips, context.host_ip_texts(), context.allocatable.clone());
+    let fields = owned_fields(
+        pod_ips,
+        context.host_ip_texts(),
+        context.allocatable.clone(),
+    );
     let mut tokens = shared.tokens.lock().await;
     let result = context.volumes.prepare(target, &fields, &mut tokens).await;
     result.map_err(|error| {
         let message = error.to_string();
-        context.events.pod(&target.pod, None, Kind::Warning, "FailedMount", message.clone());
+        context.events.pod(
+            &target.pod,
+            None,
+            Kind::Warning,
+            "FailedMount",
+            message.clone(),
+        );
         message
     })
 }
@@ -119,9 +147,13 @@ pub(super) async fn build_sandbox_config(
     let resolvers = context.dns().await;
     let (dns, dropped) = dns::pod_dns(target.spec(), pod.namespace(), &resolvers);
     if let Some(dropped) = dropped {
-        context.events.pod(pod, None, Kind::Warning, "DNSConfigForming", dropped);
+        context
+            .events
+            .pod(pod, None, Kind::Warning, "DNSConfigForming", dropped);
     }
-    let log_dir = context.config.pod_log_dir(pod.namespace(), pod.name(), pod.uid());
+    let log_dir = context
+        .config
+        .pod_log_dir(pod.namespace(), pod.name(), pod.uid());
     sandbox_config(
         pod,
         attempt,
@@ -141,36 +173,57 @@ async fn run_sandbox(
     target: &Target,
     attempt: u32,
 ) -> Result<String, String> {
-    let _lane = context.starts.acquire().await.map_err(|error| error.to_string())?;
+    let _lane = context
+        .starts
+        .acquire()
+        .await
+        .map_err(|error| error.to_string())?;
     let cgroups = context.cgroups.clone();
     let path = cgroup_of(context, target);
     let limits = pod_limits(target.spec(), Some(POD_PIDS_MAX));
-    blocking(move || cgroups.apply(&path, limits).map_err(|error| error.to_string())).await?;
+    blocking(move || {
+        cgroups
+            .apply(&path, limits)
+            .map_err(|error| error.to_string())
+    })
+    .await?;
     let config = build_sandbox_config(context, target, attempt).await;
     tokio::fs::create_dir_all(&config.log_directory)
         .await
         .map_err(|error| format!("create log directory {}: {error}", config.log_directory))?;
     *shared.sandbox.lock() = Some(config.clone());
-    context.runtime.run_sandbox(config).await.map_err(|error| error.to_string())
+    context
+        .runtime
+        .run_sandbox(config)
+        .await
+        .map_err(|error| error.to_string())
 }
 
-async fn ensure_image(
-    context: &Context,
-    target: &Target,
-    name: &str,
-) -> Result<String, Failure> {
-    let gone = || Failure { reason: "CreateContainerConfigError", message: String::new() };
+async fn ensure_image(context: &Context, target: &Target, name: &str) -> Result<String, Failure> {
+    let gone = || Failure {
+        reason: "CreateContainerConfigError",
+        message: String::new(),
+    };
     let (_, container) = model::container(target.spec(), name).ok_or_else(gone)?;
     let image = container.image.clone().unwrap_or_default();
     let request = PullRequest {
         image: image.clone(),
-        policy: container.image_pull_policy.clone().filter(|policy| !policy.is_empty()),
+        policy: container
+            .image_pull_policy
+            .clone()
+            .filter(|policy| !policy.is_empty()),
         auths: start::pull_credentials(target, &image),
         sandbox: None,
     };
     let (events, pod) = (&context.events, &target.pod);
     let announce = || {
-        events.pod(pod, Some(name), Kind::Normal, "Pulling", format!("Pulling image \"{image}\""));
+        events.pod(
+            pod,
+            Some(name),
+            Kind::Normal,
+            "Pulling",
+            format!("Pulling image \"{image}\""),
+        );
     };
     let result = context.images.ensure(&request, announce).await;
     match &result {
@@ -193,8 +246,16 @@ async fn ensure_image(
                 "InvalidImageName" | "ImageInspectError" => failure.message.clone(),
                 _ => format!("Error: {}", failure.reason),
             };
-            let reason = if failure.reason == "ErrImageNeverPull" { "ErrImageNeverPull" } else { "Failed" };
-            let message = if reason == "ErrImageNeverPull" { failure.message.clone() } else { message };
+            let reason = if failure.reason == "ErrImageNeverPull" {
+                "ErrImageNeverPull"
+            } else {
+                "Failed"
+            };
+            let message = if reason == "ErrImageNeverPull" {
+                failure.message.clone()
+            } else {
+                message
+            };
             events.pod(pod, Some(name), Kind::Warning, reason, message);
             let message = format!("Error: {}", failure.reason);
             events.pod(pod, Some(name), Kind::Warning, "Failed", message);
@@ -204,7 +265,10 @@ async fn ensure_image(
 }
 
 /// Runs preStop within the grace period, then lets the runtime stop the container.
-#[expect(clippy::too_many_arguments, reason = "the parts of one action; a struct would be used once")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one action; a struct would be used once"
+)]
 async fn stop_container(
     context: &Arc<Context>,
     target: &Target,
@@ -217,7 +281,9 @@ async fn stop_container(
     let found = model::container(target.spec(), name).map(|(_, container)| container);
     let (runs_hook, message) = stop_words(name, why);
     if let Some(message) = message {
-        context.events.pod(&target.pod, Some(name), Kind::Normal, "Killing", message);
+        context
+            .events
+            .pod(&target.pod, Some(name), Kind::Normal, "Killing", message);
     }
     let started = tokio::time::Instant::now();
     let hook = found
@@ -229,13 +295,25 @@ async fn stop_container(
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 let message = format!("PreStopHook failed: {error}");
-                context.events.pod(&target.pod, Some(name), Kind::Warning, "FailedPreStopHook", message);
+                context.events.pod(
+                    &target.pod,
+                    Some(name),
+                    Kind::Warning,
+                    "FailedPreStopHook",
+                    message,
+                );
             }
             Err(_elapsed) => debug!(container = name, "preStop took the whole grace period"),
         }
     }
-    let left = grace.saturating_sub(started.elapsed()).max(GRACE_MIN.min(grace.max(GRACE_MIN)));
-    context.runtime.stop_container(id, left).await.map_err(|error| error.to_string())
+    let left = grace
+        .saturating_sub(started.elapsed())
+        .max(GRACE_MIN.min(grace.max(GRACE_MIN)));
+    context
+        .runtime
+        .stop_container(id, left)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// Whether the hook runs, and what the Killing event says.
@@ -247,15 +325,26 @@ fn stop_words(name: &str, why: StopReason) -> (bool, Option<String>) {
         StopReason::LivenessFailed => (true, because("failed liveness probe")),
         StopReason::StartupFailed => (true, because("failed startup probe")),
         StopReason::SpecChanged => (true, because("definition changed")),
-        StopReason::StateUnknown => {
-            (false, Some(format!("Container is in unknown state, try killing it before restarting: {name}")))
-        }
+        StopReason::StateUnknown => (
+            false,
+            Some(format!(
+                "Container is in unknown state, try killing it before restarting: {name}"
+            )),
+        ),
     }
 }
 
 async fn remove_container(context: &Context, id: &str) -> Result<(), String> {
-    let log = context.runtime.container_status(id).await.map(|status| status.log_path);
-    context.runtime.remove_container(id).await.map_err(|error| error.to_string())?;
+    let log = context
+        .runtime
+        .container_status(id)
+        .await
+        .map(|status| status.log_path);
+    context
+        .runtime
+        .remove_container(id)
+        .await
+        .map_err(|error| error.to_string())?;
     if let Ok(log) = log
         && !log.is_empty()
         && let Err(error) = tokio::fs::remove_file(&log).await
@@ -268,26 +357,41 @@ async fn remove_container(context: &Context, id: &str) -> Result<(), String> {
 async fn tear_down(context: &Context, target: &Target) -> Result<(), String> {
     let cgroups = context.cgroups.clone();
     let mount = context.config.cgroup_mount.clone();
-    let (parent, uid) = (context.config.cgroup_parent.clone(), target.pod.uid().to_owned());
+    let (parent, uid) = (
+        context.config.cgroup_parent.clone(),
+        target.pod.uid().to_owned(),
+    );
     // The class of a pod whose object is gone is not known: it lies below one of them.
     blocking(move || {
-        ["Guaranteed", "Burstable", "BestEffort"].into_iter().try_for_each(|qos| {
-            let path = pod_cgroup(&parent, qos, &uid);
-            cgroups.remove(&mount, &path).map_err(|error| error.to_string())
-        })
+        ["Guaranteed", "Burstable", "BestEffort"]
+            .into_iter()
+            .try_for_each(|qos| {
+                let path = pod_cgroup(&parent, qos, &uid);
+                cgroups
+                    .remove(&mount, &path)
+                    .map_err(|error| error.to_string())
+            })
     })
     .await?;
     let removed = context.volumes.remove(target.pod.uid()).await;
     removed.map_err(|error| {
         let message = format!("cannot give back the pod's volumes: {error}");
-        context.events.pod(&target.pod, None, Kind::Warning, "FailedUnmount", message.clone());
+        context.events.pod(
+            &target.pod,
+            None,
+            Kind::Warning,
+            "FailedUnmount",
+            message.clone(),
+        );
         message
     })
 }
 
 async fn forget(context: &Context, target: &Target) -> Result<(), String> {
     let pod = &target.pod;
-    let directory = context.config.pod_log_dir(pod.namespace(), pod.name(), pod.uid());
+    let directory = context
+        .config
+        .pod_log_dir(pod.namespace(), pod.name(), pod.uid());
     match tokio::fs::remove_dir_all(&directory).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(format!("remove logs {}: {error}", directory.display()))
@@ -299,11 +403,18 @@ async fn forget(context: &Context, target: &Target) -> Result<(), String> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()))
 }
 
 /// Host file behind a container's termination message path.
-pub(super) fn message_file(context: &Context, uid: &str, name: &str, attempt: u32) -> std::path::PathBuf {
+pub(super) fn message_file(
+    context: &Context,
+    uid: &str,
+    name: &str,
+    attempt: u32,
+) -> std::path::PathBuf {
     volume::pod_dir(&context.config.root_dir, uid)
         .join("containers")
         .join(name)
@@ -351,6 +462,8 @@ pub(super) async fn write_hosts(
         tokio::fs::create_dir_all(&directory).await?;
         tokio::fs::write(&path, text).await
     };
-    write.await.map_err(|error: std::io::Error| format!("write {}: {error}", path.display()))?;
+    write
+        .await
+        .map_err(|error: std::io::Error| format!("write {}: {error}", path.display()))?;
     Ok(path)
 }

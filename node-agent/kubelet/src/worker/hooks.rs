@@ -17,8 +17,15 @@ pub(super) async fn run(
     limit: Duration,
 ) -> Result<(), String> {
     if let Some(exec) = &handler.exec {
-        let _lane = context.execs.acquire().await.map_err(|error| error.to_string())?;
-        let ran = context.runtime.exec_sync(id, exec.command.clone(), limit).await;
+        let _lane = context
+            .execs
+            .acquire()
+            .await
+            .map_err(|error| error.to_string())?;
+        let ran = context
+            .runtime
+            .exec_sync(id, exec.command.clone(), limit)
+            .await;
         let ran = ran.map_err(|error| error.to_string())?;
         return if ran.exit_code == 0 {
             Ok(())

@@ -58,19 +58,29 @@ impl Context {
     }
 
     pub(crate) fn host_ip_texts(&self) -> Vec<String> {
-        self.config.node_ips.iter().map(ToString::to_string).collect()
+        self.config
+            .node_ips
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// The cluster's zone; a default before the control plane has told.
     pub(crate) fn cluster_domain(&self) -> String {
         let snapshot = self.hub.snapshot();
         let domain = &snapshot.cluster.cluster_domain;
-        if domain.is_empty() { "cluster.local".to_owned() } else { domain.clone() }
+        if domain.is_empty() {
+            "cluster.local".to_owned()
+        } else {
+            domain.clone()
+        }
     }
 
     /// The cluster's and the node's resolvers.
     pub(crate) async fn dns(&self) -> DnsContext {
-        let text = tokio::fs::read_to_string(&self.config.resolv_conf).await.unwrap_or_default();
+        let text = tokio::fs::read_to_string(&self.config.resolv_conf)
+            .await
+            .unwrap_or_default();
         DnsContext {
             cluster_dns: self.hub.snapshot().cluster.cluster_dns.clone(),
             cluster_domain: self.cluster_domain(),

@@ -22,8 +22,10 @@ pub(super) async fn observe(
     settled: &mut Settled,
 ) -> Result<Observed, RuntimeError> {
     let selector = labels::of_pod(node, uid);
-    let (sandboxes, containers) =
-        tokio::try_join!(runtime.list_sandboxes(&selector), runtime.list_containers(&selector))?;
+    let (sandboxes, containers) = tokio::try_join!(
+        runtime.list_sandboxes(&selector),
+        runtime.list_containers(&selector)
+    )?;
     let sandboxes = read_sandboxes(runtime, &sandboxes, settled).await?;
     let containers = read_containers(runtime, &containers, settled).await?;
     Ok(Observed::new(sandboxes, containers))
@@ -37,7 +39,10 @@ async fn read_sandboxes(
     let mut result = Vec::with_capacity(listed.len());
     for sandbox in listed {
         let ready = sandbox.state() == cri::PodSandboxState::SandboxReady;
-        if let Some(known) = settled.sandboxes.get(&sandbox.id).filter(|known| known.ready == ready)
+        if let Some(known) = settled
+            .sandboxes
+            .get(&sandbox.id)
+            .filter(|known| known.ready == ready)
         {
             result.push(known.clone());
             continue;
@@ -55,7 +60,9 @@ async fn read_sandboxes(
         }
     }
     let listed: Vec<&str> = listed.iter().map(|sandbox| sandbox.id.as_str()).collect();
-    settled.sandboxes.retain(|id, _| listed.contains(&id.as_str()));
+    settled
+        .sandboxes
+        .retain(|id, _| listed.contains(&id.as_str()));
     Ok(result)
 }
 
@@ -69,13 +76,17 @@ async fn read_containers(
     for container in listed {
         still.insert(&container.id, ());
         // Created, exited and running containers keep their status until the state changes.
-        let known =
-            settled.containers.get(&container.id).filter(|known| known.state == container.state);
+        let known = settled
+            .containers
+            .get(&container.id)
+            .filter(|known| known.state == container.state);
         let status = match known {
             Some(known) => known.clone(),
             None => match runtime.container_status(&container.id).await {
                 Ok(status) => {
-                    settled.containers.insert(container.id.clone(), status.clone());
+                    settled
+                        .containers
+                        .insert(container.id.clone(), status.clone());
                     status
                 }
                 Err(error) if error.is_not_found() => continue,
@@ -84,6 +95,8 @@ async fn read_containers(
         };
         result.extend(observed::container(&container.pod_sandbox_id, &status));
     }
-    settled.containers.retain(|id, _| still.contains_key(id.as_str()));
+    settled
+        .containers
+        .retain(|id, _| still.contains_key(id.as_str()));
     Ok(result)
 }

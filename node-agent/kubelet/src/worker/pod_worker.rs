@@ -42,7 +42,10 @@ const REPORT_RETRY_MAX: Duration = Duration::from_secs(10);
 /// What a task of the worker came back with.
 enum Finished {
     Action(Outcome),
-    Report { status: Box<PodStatus>, result: Result<(), UpstreamError> },
+    Report {
+        status: Box<PodStatus>,
+        result: Result<(), UpstreamError>,
+    },
     Removal(Result<(), UpstreamError>),
 }
 
@@ -84,7 +87,10 @@ impl PodWorker {
     pub(super) fn new(context: Arc<Context>, mailbox: Mailbox, verdict: Option<Verdict>) -> Self {
         let target = mailbox.target.borrow().clone();
         let status = target.pod.status.clone().unwrap_or_default();
-        let mut memory = Memory { verdict, ..Memory::default() };
+        let mut memory = Memory {
+            verdict,
+            ..Memory::default()
+        };
         // A pod that ended before this process started never runs again.
         if let (None, Some(phase)) = (&memory.verdict, pod::terminal(&status)) {
             memory.verdict = Some(Verdict {
@@ -151,7 +157,8 @@ impl PodWorker {
         if !self.look().await {
             return false;
         }
-        self.probes.sync(&target, &self.observed, self.memory.termination.is_some());
+        self.probes
+            .sync(&target, &self.observed, self.memory.termination.is_some());
         self.read_messages(&target).await;
         let decision = self.decide(&target);
         self.wake_at = decision.wake_at.map(|at| self.instant(at));
@@ -207,7 +214,9 @@ impl PodWorker {
             target,
             observed: &self.observed,
             probes: &self.probes.facts(),
-            policy: StepPolicy { restart_backoff: BackoffPolicy::restarts(cap) },
+            policy: StepPolicy {
+                restart_backoff: BackoffPolicy::restarts(cap),
+            },
             reported_restarts: &self.reported_restarts,
             now: self.context.clock.now(),
         };
@@ -218,7 +227,9 @@ impl PodWorker {
         };
         let (decision, status) = pod::advance(&facts, &mut self.memory, inputs);
         self.status = status;
-        self.mailbox.status.send_replace(Arc::new(self.status.clone()));
+        self.mailbox
+            .status
+            .send_replace(Arc::new(self.status.clone()));
         decision
     }
 
@@ -283,7 +294,11 @@ impl PodWorker {
         if let Wanted::Gone { .. } = target.wanted {
             return;
         }
-        if self.reporting || self.report_after.is_some_and(|at| at > tokio::time::Instant::now()) {
+        if self.reporting
+            || self
+                .report_after
+                .is_some_and(|at| at > tokio::time::Instant::now())
+        {
             return;
         }
         self.report_after = None;
@@ -296,7 +311,8 @@ impl PodWorker {
                 let result = upstream.pod_status(&reference, &status).await;
                 Finished::Report { status, result }
             });
-        } else if torn_down && matches!(target.wanted, Wanted::Delete { .. }) && !self.removal_sent {
+        } else if torn_down && matches!(target.wanted, Wanted::Delete { .. }) && !self.removal_sent
+        {
             self.removal_sent = true;
             info!(pod = %self.reference.name, uid = %self.reference.uid, "pod finished");
             self.tasks
@@ -336,7 +352,8 @@ impl PodWorker {
     /// Last words of containers that ended.
     async fn read_messages(&mut self, target: &Target) {
         let observed = &self.observed.containers;
-        self.messages.retain(|id, _| observed.iter().any(|container| &container.id == id));
+        self.messages
+            .retain(|id, _| observed.iter().any(|container| &container.id == id));
         let ended: Vec<_> = observed
             .iter()
             .filter(|c| c.state == RunState::Exited && !self.messages.contains_key(&c.id))
@@ -344,14 +361,24 @@ impl PodWorker {
             .collect();
         for container in ended {
             let message = execute::termination_message(&self.context, target, &container).await;
-            let message = if message.is_empty() { container.message } else { message };
+            let message = if message.is_empty() {
+                container.message
+            } else {
+                message
+            };
             self.messages.insert(container.id, message);
         }
     }
 
     fn next_look(&self) -> Option<tokio::time::Instant> {
-        let recheck = self.rechecks_left.first().map(|wait| tokio::time::Instant::now() + *wait);
-        [self.wake_at, recheck, self.report_after].into_iter().flatten().min()
+        let recheck = self
+            .rechecks_left
+            .first()
+            .map(|wait| tokio::time::Instant::now() + *wait);
+        [self.wake_at, recheck, self.report_after]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn instant(&self, at: Timestamp) -> tokio::time::Instant {
@@ -370,9 +397,17 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
 }
 
 fn reported_restarts(status: &PodStatus) -> BTreeMap<String, u32> {
-    let statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
+    let statuses = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses);
     statuses
         .filter(|status| status.container_id.is_some())
-        .map(|status| (status.name.clone(), u32::try_from(status.restart_count).unwrap_or(0)))
+        .map(|status| {
+            (
+                status.name.clone(),
+                u32::try_from(status.restart_count).unwrap_or(0),
+            )
+        })
         .collect()
 }

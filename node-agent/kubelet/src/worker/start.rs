@@ -26,7 +26,10 @@ use crate::volume::{self, bind_sub_path};
 const POST_START_MAX: Duration = Duration::from_secs(600);
 
 fn config_error(message: impl Into<String>) -> Failure {
-    Failure { reason: "CreateContainerConfigError", message: message.into() }
+    Failure {
+        reason: "CreateContainerConfigError",
+        message: message.into(),
+    }
 }
 
 /// Log of one run, relative to the pod's log directory.
@@ -42,13 +45,27 @@ pub(super) async fn start(
     pod_ips: &[String],
 ) -> Result<(), Failure> {
     let Some((role, container)) = model::container(target.spec(), &wanted.container) else {
-        return Err(config_error(format!("container {} is not in the pod", wanted.container)));
+        return Err(config_error(format!(
+            "container {} is not in the pod",
+            wanted.container
+        )));
     };
-    let _lane = context.starts.acquire().await.map_err(|error| config_error(error.to_string()))?;
-    let result = configured_start(context, shared, target, wanted, (role, container), pod_ips).await;
+    let _lane = context
+        .starts
+        .acquire()
+        .await
+        .map_err(|error| config_error(error.to_string()))?;
+    let result =
+        configured_start(context, shared, target, wanted, (role, container), pod_ips).await;
     if let Err(failure) = &result {
         let message = format!("Error: {}", failure.message);
-        context.events.pod(&target.pod, Some(&container.name), Kind::Warning, "Failed", message);
+        context.events.pod(
+            &target.pod,
+            Some(&container.name),
+            Kind::Warning,
+            "Failed",
+            message,
+        );
     }
     let id = result?;
     post_start(context, target, container, &id, pod_ips).await
@@ -74,21 +91,28 @@ async fn configured_start(
             message: format!("create log directory {}: {error}", parent.display()),
         })?;
     }
-    let created = context.runtime.create_container(&wanted.sandbox_id, config, sandbox).await;
+    let created = context
+        .runtime
+        .create_container(&wanted.sandbox_id, config, sandbox)
+        .await;
     let id = created.map_err(|error| Failure {
         reason: "CreateContainerError",
         message: error.to_string(),
     })?;
     let name = &container.name;
     let message = format!("Created container: {name}");
-    context.events.pod(pod, Some(name), Kind::Normal, "Created", message);
+    context
+        .events
+        .pod(pod, Some(name), Kind::Normal, "Created", message);
     let started = context.runtime.start_container(&id).await;
     started.map_err(|error| Failure {
         reason: "RunContainerError",
         message: error.to_string(),
     })?;
     let message = format!("Started container {name}");
-    context.events.pod(pod, Some(name), Kind::Normal, "Started", message);
+    context
+        .events
+        .pod(pod, Some(name), Kind::Normal, "Started", message);
     Ok(id)
 }
 
@@ -143,7 +167,12 @@ async fn configure(
 ) -> Result<cri::ContainerConfig, Failure> {
     let pod = &target.pod;
     let spec = target.spec();
-    let image = context.runtime.image_status(&wanted.image_ref).await.ok().flatten();
+    let image = context
+        .runtime
+        .image_status(&wanted.image_ref)
+        .await
+        .ok()
+        .flatten();
     security::check_non_root(&model::display(pod), spec, container, image.as_ref())
         .map_err(|error| config_error(error.0))?;
     let environment = build_environment(context, target, container, pod_ips)
@@ -153,11 +182,18 @@ async fn configure(
         let made = mount_volume(context, target, container, mount, index, &environment).await;
         mounts.push(made.map_err(|error| config_error(error.0))?);
     }
-    let has = |path: &str| container.volume_mounts.iter().any(|mount| mount.mount_path == path);
+    let has = |path: &str| {
+        container
+            .volume_mounts
+            .iter()
+            .any(|mount| mount.mount_path == path)
+    };
     // A pod on the node's network keeps the node's file, unless it brings aliases.
     let own_hosts = !spec.host_network.unwrap_or(false) || !spec.host_aliases.is_empty();
     if own_hosts && !has("/etc/hosts") {
-        let path = execute::write_hosts(context, target, pod_ips).await.map_err(config_error)?;
+        let path = execute::write_hosts(context, target, pod_ips)
+            .await
+            .map_err(config_error)?;
         mounts.push(file_mount("/etc/hosts", &path.to_string_lossy()));
     }
     let message_path = termination_path(container);
@@ -191,7 +227,8 @@ async fn make_message_file(file: &std::path::Path) -> Result<(), String> {
         // Any user of the container may leave a word.
         tokio::fs::set_permissions(file, std::fs::Permissions::from_mode(0o666)).await
     };
-    make.await.map_err(|error: std::io::Error| format!("create {}: {error}", file.display()))
+    make.await
+        .map_err(|error: std::io::Error| format!("create {}: {error}", file.display()))
 }
 
 fn build_environment(
@@ -201,8 +238,15 @@ fn build_environment(
     pod_ips: &[String],
 ) -> Result<Environment, ConfigError> {
     let snapshot = context.hub.snapshot();
-    let links = if target.spec().enable_service_links.unwrap_or(true) { Links::On } else { Links::Off };
-    let services = snapshot.services.values().filter_map(|entry| entry.service.as_deref());
+    let links = if target.spec().enable_service_links.unwrap_or(true) {
+        Links::On
+    } else {
+        Links::Off
+    };
+    let services = snapshot
+        .services
+        .values()
+        .filter_map(|entry| entry.service.as_deref());
     let services = variables(services, target.pod.namespace(), links);
     let host_ips = context.host_ip_texts();
     let fields = FieldContext {
@@ -254,35 +298,57 @@ async fn post_start(
     id: &str,
     pod_ips: &[String],
 ) -> Result<(), Failure> {
-    let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+    let hook = container
+        .lifecycle
+        .as_ref()
+        .and_then(|lifecycle| lifecycle.post_start.as_ref());
     let Some(hook) = hook else { return Ok(()) };
     let result = hooks::run(context, hook, container, id, pod_ips, POST_START_MAX).await;
     let Err(error) = result else { return Ok(()) };
     let message = format!("PostStartHook failed: {error}");
     let (events, name) = (&context.events, Some(container.name.as_str()));
-    events.pod(&target.pod, name, Kind::Warning, "FailedPostStartHook", message.clone());
+    events.pod(
+        &target.pod,
+        name,
+        Kind::Warning,
+        "FailedPostStartHook",
+        message.clone(),
+    );
     let message = format!("FailedPostStartHook: {message}");
     events.pod(&target.pod, name, Kind::Normal, "Killing", message.clone());
     let grace = model::grace(&target.pod);
     if let Err(error) = context.runtime.stop_container(id, grace).await {
         tracing::warn!(container = %container.name, %error, "cannot stop after a failed postStart");
     }
-    Err(Failure { reason: "PostStartHookError", message })
+    Err(Failure {
+        reason: "PostStartHookError",
+        message,
+    })
 }
 
 /// Credentials from the pod's pull secrets that fit the image's registry and path.
 pub(super) fn pull_credentials(target: &Target, image: &str) -> Vec<cri::AuthConfig> {
     let namespace = target.pod.namespace();
-    let names = target.spec().image_pull_secrets.iter().filter_map(|secret| secret.name.as_deref());
+    let names = target
+        .spec()
+        .image_pull_secrets
+        .iter()
+        .filter_map(|secret| secret.name.as_deref());
     let configs = names.filter_map(|name| {
         let secret = target.inputs.secret(namespace, name)?;
         let new = secret.data.get(".dockerconfigjson");
         let data = new.or_else(|| secret.data.get(".dockercfg"))?;
         let json: serde_json::Value = serde_json::from_slice(&data.0).ok()?;
-        Some(if new.is_some() { json["auths"].clone() } else { json })
+        Some(if new.is_some() {
+            json["auths"].clone()
+        } else {
+            json
+        })
     });
     let full = crate::image::normalize(image);
-    let entries = configs.filter_map(|config| config.as_object().cloned()).flatten();
+    let entries = configs
+        .filter_map(|config| config.as_object().cloned())
+        .flatten();
     entries
         .filter(|(registry, _)| registry_matches(registry, &full))
         .map(|(_, entry)| auth_config(&entry))
@@ -290,19 +356,35 @@ pub(super) fn pull_credentials(target: &Target, image: &str) -> Vec<cri::AuthCon
 }
 
 fn registry_matches(registry: &str, image: &str) -> bool {
-    let bare = registry.trim_start_matches("https://").trim_start_matches("http://");
-    let bare = bare.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
-    let bare = if bare == "index.docker.io" { "docker.io" } else { bare };
-    image.strip_prefix(bare).is_some_and(|rest| rest.starts_with(['/', ':', '@']))
+    let bare = registry
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
+    let bare = bare
+        .trim_end_matches('/')
+        .trim_end_matches("/v1")
+        .trim_end_matches("/v2");
+    let bare = if bare == "index.docker.io" {
+        "docker.io"
+    } else {
+        bare
+    };
+    image
+        .strip_prefix(bare)
+        .is_some_and(|rest| rest.starts_with(['/', ':', '@']))
 }
 
 fn auth_config(entry: &serde_json::Value) -> cri::AuthConfig {
     let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
     let (mut username, mut password) = (text("username"), text("password"));
-    let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")).ok();
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(text("auth"))
+        .ok();
     if let Some((user, pass)) = decoded
         .and_then(|bytes| String::from_utf8(bytes).ok())
-        .and_then(|pair| pair.split_once(':').map(|(u, p)| (u.to_owned(), p.to_owned())))
+        .and_then(|pair| {
+            pair.split_once(':')
+                .map(|(u, p)| (u.to_owned(), p.to_owned()))
+        })
     {
         (username, password) = (user, pass);
     }

@@ -167,7 +167,9 @@ impl WorkerTable {
             if !snapshot.pods.contains_key(uid.as_str()) {
                 entry.target.send_if_modified(|target| {
                     let was_gone = matches!(target.wanted, Wanted::Gone { .. });
-                    target.wanted = Wanted::Gone { grace: model::grace(&target.pod) };
+                    target.wanted = Wanted::Gone {
+                        grace: model::grace(&target.pod),
+                    };
                     !was_gone
                 });
             }
@@ -188,7 +190,13 @@ impl WorkerTable {
         let known = status.start_time.is_some() || pod.metadata.deletion_timestamp.is_some();
         let refusal = if known { None } else { self.judge(pod) };
         let verdict = refusal.map(|refusal| {
-            self.context.events.pod(pod, None, Kind::Warning, &refusal.reason, refusal.message.clone());
+            self.context.events.pod(
+                pod,
+                None,
+                Kind::Warning,
+                &refusal.reason,
+                refusal.message.clone(),
+            );
             Verdict {
                 phase: "Failed",
                 reason: Some(refusal.reason),
@@ -214,8 +222,11 @@ impl WorkerTable {
         let uid = pod.uid().to_owned();
         let refused = verdict.is_some();
         let status = Arc::new(pod.status.clone().unwrap_or_default());
-        let (target, target_receiver) =
-            watch::channel(Target { pod, wanted, inputs: Arc::new(inputs) });
+        let (target, target_receiver) = watch::channel(Target {
+            pod,
+            wanted,
+            inputs: Arc::new(inputs),
+        });
         let (status_sender, status) = watch::channel(status);
         let hint = Arc::new(Notify::new());
         let mailbox = Mailbox {
@@ -230,9 +241,20 @@ impl WorkerTable {
             worker.run(stop).await;
             key
         });
-        let view = PodView { target: target.clone(), status: status.clone() };
+        let view = PodView {
+            target: target.clone(),
+            status: status.clone(),
+        };
         self.directory.pods.write().insert(uid.clone(), view);
-        self.entries.insert(uid, Entry { target, hint, status, refused });
+        self.entries.insert(
+            uid,
+            Entry {
+                target,
+                hint,
+                status,
+                refused,
+            },
+        );
     }
 
     /// Wakes every worker and finds what belongs to no pod. Answers when to try again, if it must.
@@ -258,9 +280,15 @@ impl WorkerTable {
         snapshot: &Snapshot,
     ) -> Result<(), crate::runtime::RuntimeError> {
         let node = &self.context.config.node_name;
-        let sandboxes = self.context.runtime.list_sandboxes(&labels::of_node(node)).await?;
+        let sandboxes = self
+            .context
+            .runtime
+            .list_sandboxes(&labels::of_node(node))
+            .await?;
         for sandbox in sandboxes {
-            let Some(metadata) = &sandbox.metadata else { continue };
+            let Some(metadata) = &sandbox.metadata else {
+                continue;
+            };
             let known = self.entries.contains_key(&metadata.uid)
                 || snapshot.pods.contains_key(metadata.uid.as_str());
             if known {
@@ -279,7 +307,12 @@ impl WorkerTable {
                 spec: Some(PodSpec::default()),
                 status: None,
             };
-            self.start(Arc::new(pod), Wanted::Gone { grace }, Inputs::default(), None);
+            self.start(
+                Arc::new(pod),
+                Wanted::Gone { grace },
+                Inputs::default(),
+                None,
+            );
         }
         Ok(())
     }
