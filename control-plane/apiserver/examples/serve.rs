@@ -1,35 +1,17 @@
 //! An API server alone, for trying clients against it: no controllers, no nodes.
 //!
 //! `cargo run -p control-plane-apiserver --example serve -- DIR [PORT]` keeps its files in DIR and
-//! writes DIR/kubeconfig. Objects live in memory.
+//! writes DIR/kubeconfig. Objects live in memory; every node echoes what it is sent.
+
+#[path = "../tests/http/nodes.rs"]
+mod nodes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use control_plane_apiserver::node_streams::{
-    ExecRequest, ExecSession, LogRequest, LogStream, NodeStreamError, NodeStreams,
-};
 use control_plane_apiserver::pki::Pki;
 use control_plane_apiserver::{ApiServer, ApiServerConfig};
 use control_plane_storage::MemoryStore;
-
-struct NoNodes;
-
-#[async_trait]
-impl NodeStreams for NoNodes {
-    async fn logs(&self, node: &str, _: LogRequest) -> Result<LogStream, NodeStreamError> {
-        Err(NodeStreamError::NotConnected {
-            node: node.to_owned(),
-        })
-    }
-
-    async fn exec(&self, node: &str, _: ExecRequest) -> Result<ExecSession, NodeStreamError> {
-        Err(NodeStreamError::NotConnected {
-            node: node.to_owned(),
-        })
-    }
-}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         kubeconfig_server: None,
     };
     let store = Arc::new(MemoryStore::new());
-    let handle = ApiServer::start(config, store, Arc::new(NoNodes)).await?;
+    let handle = ApiServer::start(config, store, Arc::new(nodes::EchoNodes)).await?;
     tokio::signal::ctrl_c().await?;
     handle.shutdown().await;
     Ok(())

@@ -37,8 +37,8 @@ impl std::str::FromStr for ServiceCidr {
             text: text.to_owned(),
         };
         let (address, prefix) = text.split_once('/').ok_or_else(error)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| error())?;
-        let prefix: u8 = prefix.parse().map_err(|_| error())?;
+        let address: Ipv4Addr = address.parse().map_err(|_fault| error())?;
+        let prefix: u8 = prefix.parse().map_err(|_fault| error())?;
         let cidr = Self {
             network: u32::from(address),
             prefix,
@@ -84,6 +84,12 @@ impl ServiceCidr {
 #[derive(Debug, Default)]
 pub struct AllocationIndex {
     taken: RwLock<HashMap<Box<str>, Box<[u8]>>>,
+}
+
+/// Whether a store key is that of a number; other keys that are no object's are left alone (they
+/// may be of a later version).
+pub(crate) fn is_number(key: &str) -> bool {
+    key.starts_with("x/ip/") || key.starts_with("x/nodeport/")
 }
 
 /// Store key of a cluster address.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::cache::WatchCache;
-use crate::registry::{Registry, Subresource};
-use crate::server::{Target, WriteContext};
+use crate::registry::Registry;
+use crate::server::Target;
 use crate::status::StatusError;
 
 /// The built-in plug-ins.
@@ -34,7 +34,6 @@ impl Admission {
         &self,
         target: &Target,
         object: &mut Value,
-        _context: &WriteContext,
     ) -> Result<(), StatusError> {
         self.check_namespace(target)?;
         if target.kind.kind == "Pod" {
@@ -44,23 +43,9 @@ impl Admission {
         }
         Ok(())
     }
+}
 
-    /// Completes or refuses a changed object.
-    pub(crate) fn update(
-        &self,
-        target: &Target,
-        _new: &mut Value,
-        _old: &Value,
-        _context: &WriteContext,
-    ) -> Result<(), StatusError> {
-        match target.subresource {
-            Some(Subresource::Status | Subresource::Finalize) => Ok(()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses a deletion.
-    pub(crate) fn delete(&self, target: &Target) -> Result<(), StatusError> {
-        namespace::check_delete(target)
-    }
+/// Refuses a deletion.
+pub(crate) fn check_delete(target: &Target) -> Result<(), StatusError> {
+    namespace::check_delete(target)
 }

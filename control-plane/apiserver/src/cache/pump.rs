@@ -11,6 +11,7 @@ use tracing::{error, warn};
 
 use super::WatchCache;
 use super::resource::ObjMap;
+use crate::alloc::is_number;
 use crate::object::{Obj, ObjKey, parse_store_key};
 use crate::registry::Kind;
 
@@ -41,7 +42,9 @@ pub async fn load(cache: &WatchCache, store: &dyn Store) -> Result<u64, PumpErro
                 continue;
             };
             let Some((kind, obj_key)) = locate(cache, key) else {
-                index.push((key.to_owned(), entry.value));
+                if is_number(key) {
+                    index.push((key.to_owned(), entry.value));
+                }
                 continue;
             };
             if let Some(obj) = decode(kind, &obj_key, &entry.value, entry.rev) {
@@ -122,6 +125,7 @@ fn apply(cache: &WatchCache, batch: &Batch) {
         };
         let Some((kind, obj_key)) = locate(cache, key) else {
             match change {
+                _ if !is_number(key) => {}
                 Change::Put { value, .. } => cache.allocations.insert(key, value),
                 Change::Delete { .. } => cache.allocations.remove(key),
             }

@@ -15,11 +15,11 @@ use crate::object::{Obj, ObjKey};
 use crate::registry::Kind;
 
 /// Events younger than this stay, as long as the bytes' bound allows (upstream keeps 75 s).
-pub(super) const RING_AGE: Duration = Duration::from_secs(300);
+pub(super) const RING_AGE: Duration = Duration::from_secs(120);
 /// Events that stay at any age.
 pub(super) const RING_EVENTS_MIN: usize = 128;
-/// Bytes of objects that one ring may hold, superseded versions included.
-pub(super) const RING_BYTES_MAX: usize = 24 << 20;
+/// Bytes of objects that one ring may hold.
+pub(super) const RING_BYTES_MAX: usize = 16 << 20;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,9 @@ pub struct Event {
 
 impl Event {
     fn size(&self) -> usize {
-        // `prev` is counted as well: the ring may be what keeps it.
-        self.obj.size() + self.prev.as_ref().map_or(0, |prev| prev.size())
+        // `prev` is the object of an earlier event, or was never counted because it came from the
+        // store: counting it here would count most objects twice.
+        self.obj.size()
     }
 }
 

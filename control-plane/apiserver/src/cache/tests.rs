@@ -276,17 +276,13 @@ async fn a_reset_ends_every_watch() {
         .watch(Filter::default(), WatchStart::After(1))
         .unwrap();
     fixture.pods().reset(imbl::OrdMap::new(), 50);
-    assert!(watch.next().await.is_err());
-    assert!(
-        fixture
-            .watch(Filter::default(), WatchStart::After(49))
-            .is_err()
-    );
-    assert!(
-        fixture
-            .watch(Filter::default(), WatchStart::After(50))
-            .is_ok()
-    );
+    watch.next().await.unwrap_err();
+    fixture
+        .watch(Filter::default(), WatchStart::After(49))
+        .unwrap_err();
+    fixture
+        .watch(Filter::default(), WatchStart::After(50))
+        .unwrap();
 }
 
 #[tokio::test]

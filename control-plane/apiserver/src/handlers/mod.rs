@@ -188,7 +188,7 @@ impl Call {
         match self.info.verb {
             "list" => self.list(kind, path).await,
             "watch" => self.watch(kind, path).await,
-            "create" if kind.namespaced() == !path.namespace.is_empty() => {
+            "create" if kind.namespaced() != path.namespace.is_empty() => {
                 self.create(kind, path, request).await
             }
             "deletecollection" => self.delete_collection(kind, path, request).await,

@@ -14,7 +14,7 @@ pub(super) fn resource_version(query: &Query) -> Result<Option<u64>, StatusError
     let Some(text) = query.get("resourceVersion") else {
         return Ok(None);
     };
-    text.parse().map(Some).map_err(|_| {
+    text.parse().map(Some).map_err(|_fault| {
         StatusError::bad_request(format!(
             "Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
         ))

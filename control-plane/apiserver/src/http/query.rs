@@ -59,7 +59,7 @@ impl Query {
         let Some(text) = self.get(key) else {
             return Ok(None);
         };
-        text.parse().map(Some).map_err(|_| {
+        text.parse().map(Some).map_err(|_fault| {
             let message = format!(
                 "strconv.ParseInt: parsing \"{text}\": invalid syntax (query parameter {key})"
             );

@@ -99,8 +99,8 @@ fn parse_resource(path: &str) -> Option<ResourcePath> {
 mod tests {
     use super::*;
 
-    fn info(method: Method, path: &str, query: &str) -> (String, Option<[String; 6]>) {
-        let info = RequestInfo::parse(&method, path, &Query::parse(Some(query)));
+    fn info(method: &Method, path: &str, query: &str) -> (String, Option<[String; 6]>) {
+        let info = RequestInfo::parse(method, path, &Query::parse(Some(query)));
         let resource = info.resource.map(|r| {
             [
                 r.group,
@@ -169,7 +169,7 @@ mod tests {
         ];
         for (method, path, query, verb, resource) in cases {
             let expected = (verb.to_owned(), Some(resource.map(str::to_owned)));
-            assert_eq!(info(method, path, query), expected, "{path}");
+            assert_eq!(info(&method, path, query), expected, "{path}");
         }
         for path in [
             "/api",
@@ -179,7 +179,7 @@ mod tests {
             "/healthz",
             "/openapi/v3",
         ] {
-            assert_eq!(info(Method::GET, path, "").1, None, "{path}");
+            assert_eq!(info(&Method::GET, path, "").1, None, "{path}");
         }
     }
 }

@@ -35,7 +35,7 @@ impl Server {
             let mut value = body.clone();
             let generated = self.fill_metadata(kind, namespace, &mut value)?;
             let target = Target::new(kind, namespace, tree::text(&value, &["metadata", "name"]));
-            self.complete_new(&target, &mut value, context).await?;
+            self.complete_new(&target, &mut value).await?;
             let exists = || StatusError::already_exists(kind.group_resource(), &target.key.name);
             if self.cached(&target).is_some() && !generated {
                 return Err(exists());
@@ -122,15 +122,10 @@ impl Server {
         Ok(true)
     }
 
-    async fn complete_new(
-        &self,
-        target: &Target,
-        value: &mut Value,
-        context: &WriteContext,
-    ) -> Result<(), StatusError> {
+    async fn complete_new(&self, target: &Target, value: &mut Value) -> Result<(), StatusError> {
         let kind = target.kind;
         kind.strategy.default(value);
-        self.admission.create(target, value, context).await?;
+        self.admission.create(target, value).await?;
         kind.strategy.prepare_create(value);
         let mut errors = validation::object_meta(kind, value);
         errors.extend(kind.strategy.validate(value));

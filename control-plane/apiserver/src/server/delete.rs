@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::commit::{Change, CommitFault};
+use super::update::is_finished;
 use super::{Server, Target, WriteContext, timestamp};
 use crate::cache::ListRequest;
 use crate::object::Obj;
@@ -70,7 +71,7 @@ impl Server {
         request: &DeleteRequest,
         context: &WriteContext,
     ) -> Result<Deleted, StatusError> {
-        self.admission.delete(target)?;
+        crate::admission::check_delete(target)?;
         let mut attempts = 0;
         loop {
             let Some(current) = self.cached(target) else {
@@ -87,7 +88,7 @@ impl Server {
             let grace = target.kind.strategy.graceful(&old, request.grace_seconds);
             self.mark(&mut new, &old, target.kind, grace);
             attempts += 1;
-            let gone = self.is_finished(target, &new);
+            let gone = is_finished(target, &new);
             if !gone && new == old {
                 return Ok(Deleted::Lingers(current));
             }

@@ -78,7 +78,7 @@ impl Server {
         patch: &Patch,
     ) -> Result<Value, StatusError> {
         match patch {
-            Patch::Json(operations) => patch::json(&object, operations).map_err(json_patch_error),
+            Patch::Json(operations) => patch::json(&object, operations),
             Patch::Merge(difference) => {
                 // A patched object may name a resourceVersion only when the patch does.
                 let mut object = object;
@@ -89,9 +89,9 @@ impl Server {
                 let mut object = object;
                 drop_revision(&mut object);
                 patch::strategic(self.schema, type_id, object, difference.clone())
-                    .map_err(|fault| StatusError::bad_request(fault.to_string()))
             }
         }
+        .map_err(|fault| refusal(&fault))
         .map(|mut patched| {
             if let Patch::Json(operations) = patch
                 && !names_revision(operations)
@@ -119,8 +119,17 @@ fn names_revision(operations: &Value) -> bool {
         })
 }
 
-fn json_patch_error(fault: patch::PatchError) -> StatusError {
-    let message =
-        format!("the server rejected our request due to an error in our request: {fault}");
-    StatusError::new(422, "Invalid", message)
+fn refusal(fault: &patch::PatchError) -> StatusError {
+    use patch::PatchError as Fault;
+    let prefix = "the server rejected our request due to an error in our request";
+    match fault {
+        Fault::TooManyOperations(_) | Fault::TooMuchCopied(_) => {
+            StatusError::new(413, "RequestEntityTooLarge", fault.to_string())
+        }
+        Fault::Inapplicable(why) => StatusError::new(422, "Invalid", format!("{prefix}: {why}")),
+        Fault::Malformed(_)
+        | Fault::UnknownDirective { .. }
+        | Fault::NoMergeKey { .. }
+        | Fault::Strategic(_) => StatusError::bad_request(fault.to_string()),
+    }
 }

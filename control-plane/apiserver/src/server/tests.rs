@@ -394,6 +394,19 @@ async fn a_bound_pod_lingers_for_its_grace_and_goes_when_the_node_says_so() {
         5,
         "only ever shorter"
     );
+}
+
+#[tokio::test]
+async fn only_the_pod_that_is_meant_is_deleted() {
+    let fixture = Fixture::new().await;
+    fixture.pod("p").await;
+    let target = fixture.target("pods", "p");
+    let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+    fixture
+        .server
+        .bind(&target, &binding, &fixture.context)
+        .await
+        .unwrap();
     let other = Preconditions {
         uid: Some("other".to_owned()),
         resource_version: None,

@@ -95,12 +95,12 @@ impl Server {
             };
             let old = current.value();
             let mut new = change(&old)?;
-            let pinned = self.check_preconditions(target, &current, &new)?;
-            if let Some(finished) = self.prepare(target, &mut new, &old, &current, context)? {
+            let pinned = check_preconditions(target, &current, &new)?;
+            if let Some(finished) = prepare(target, &mut new, &old, &current)? {
                 return Ok(finished);
             }
             attempts += 1;
-            let step = if self.is_finished(target, &new) {
+            let step = if is_finished(target, &new) {
                 Change::Remove(&current)
             } else {
                 Change::Replace(&mut new, &current)
@@ -119,98 +119,90 @@ impl Server {
             }
         }
     }
+}
 
-    /// Compares resourceVersion and uid of the new object; true when it names a revision.
-    fn check_preconditions(
-        &self,
-        target: &Target,
-        current: &Obj,
-        new: &Value,
-    ) -> Result<bool, StatusError> {
-        let resource = target.kind.group_resource();
-        let rv = tree::text(new, &["metadata", "resourceVersion"]);
-        let uid = tree::text(new, &["metadata", "uid"]);
-        if !uid.is_empty() && uid != &*current.meta.uid {
-            let why = format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                current.meta.uid
+/// Compares resourceVersion and uid of the new object; true when it names a revision.
+fn check_preconditions(target: &Target, current: &Obj, new: &Value) -> Result<bool, StatusError> {
+    let resource = target.kind.group_resource();
+    let rv = tree::text(new, &["metadata", "resourceVersion"]);
+    let uid = tree::text(new, &["metadata", "uid"]);
+    if !uid.is_empty() && uid != &*current.meta.uid {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            current.meta.uid
+        );
+        return Err(StatusError::conflict(resource, &target.key.name, &why));
+    }
+    if rv.is_empty() || rv == "0" {
+        if !target.kind.strategy.updates_unconditionally() && target.subresource.is_none() {
+            let error = crate::field::FieldError::invalid(
+                &crate::field::Path::root("metadata").child("resourceVersion"),
+                0,
+                "must be specified for an update",
             );
-            return Err(StatusError::conflict(resource, &target.key.name, &why));
+            return Err(target.invalid(&[error]));
         }
-        if rv.is_empty() || rv == "0" {
-            if !target.kind.strategy.updates_unconditionally() && target.subresource.is_none() {
-                let error = crate::field::FieldError::invalid(
-                    &crate::field::Path::root("metadata").child("resourceVersion"),
-                    0,
-                    "must be specified for an update",
-                );
-                return Err(target.invalid(&[error]));
-            }
-            return Ok(false);
-        }
-        if rv != current.rv.to_string() {
-            return Err(StatusError::modified(resource, &target.key.name));
-        }
-        Ok(true)
+        return Ok(false);
     }
+    if rv != current.rv.to_string() {
+        return Err(StatusError::modified(resource, &target.key.name));
+    }
+    Ok(true)
+}
 
-    /// Makes `new` storable; returns the current object when nothing changes.
-    fn prepare(
-        &self,
-        target: &Target,
-        new: &mut Value,
-        old: &Value,
-        current: &Arc<Obj>,
-        context: &WriteContext,
-    ) -> Result<Option<Arc<Obj>>, StatusError> {
-        let kind = target.kind;
-        let write = match target.subresource {
-            Some(Subresource::Status) => Prepare::Status,
-            _ => Prepare::Main,
-        };
-        carry_metadata(new, old, kind);
-        match target.subresource {
-            Some(Subresource::Finalize) => {
-                let spec = new.get("spec").cloned().unwrap_or(Value::Null);
-                *new = old.clone();
-                tree::as_object(new).insert("spec".to_owned(), spec);
-            }
-            // These write what only they may write, on a copy of the stored object.
-            Some(Subresource::Binding | Subresource::Scale) => {}
-            _ => {
-                kind.strategy.default(new);
-                kind.strategy.prepare_update(new, old, write);
-            }
+/// Makes `new` storable; returns the current object when nothing changes.
+fn prepare(
+    target: &Target,
+    new: &mut Value,
+    old: &Value,
+    current: &Arc<Obj>,
+) -> Result<Option<Arc<Obj>>, StatusError> {
+    let kind = target.kind;
+    let write = match target.subresource {
+        Some(Subresource::Status) => Prepare::Status,
+        _ => Prepare::Main,
+    };
+    carry_metadata(new, old, kind);
+    match target.subresource {
+        Some(Subresource::Finalize) => {
+            let spec = new.get("spec").cloned().unwrap_or(Value::Null);
+            *new = old.clone();
+            tree::as_object(new).insert("spec".to_owned(), spec);
         }
-        if target.subresource != Some(Subresource::Binding) {
-            count_generation(new, old, kind);
+        // These write what only they may write, on a copy of the stored object.
+        Some(Subresource::Binding | Subresource::Scale) => {}
+        _ => {
+            kind.strategy.default(new);
+            kind.strategy.prepare_update(new, old, write);
         }
-        self.admission.update(target, new, old, context)?;
-        let mut errors = validation::object_meta_update(new, old);
-        errors.extend(validation::object_meta(kind, new));
-        if !matches!(target.subresource, Some(Subresource::Binding)) {
-            errors.extend(kind.strategy.validate(new));
-            errors.extend(kind.strategy.validate_update(new, old, write));
-        }
-        if !errors.is_empty() {
-            return Err(target.invalid(&errors));
-        }
-        let same = is_same(new, old) && !self.is_finished(target, new);
-        Ok(same.then(|| Arc::clone(current)))
     }
+    if target.subresource != Some(Subresource::Binding) {
+        count_generation(new, old, kind);
+    }
+    let mut errors = validation::object_meta_update(new, old);
+    errors.extend(validation::object_meta(kind, new));
+    if !matches!(target.subresource, Some(Subresource::Binding)) {
+        errors.extend(kind.strategy.validate(new));
+        errors.extend(kind.strategy.validate_update(new, old, write));
+    }
+    if !errors.is_empty() {
+        return Err(target.invalid(&errors));
+    }
+    let same = is_same(new, old) && !is_finished(target, new);
+    Ok(same.then(|| Arc::clone(current)))
+}
 
-    /// Whether an object that is being deleted has nothing left to wait for.
-    pub(super) fn is_finished(&self, target: &Target, value: &Value) -> bool {
-        let meta = tree::at(value, &["metadata"]);
-        if tree::is_unset(tree::at(meta, &["deletionTimestamp"])) {
-            return false;
-        }
-        let waiting = !tree::list(meta, &["finalizers"]).is_empty()
-            || tree::int(meta, &["deletionGracePeriodSeconds"]).unwrap_or_default() > 0;
-        let namespace = target.kind.kind == "Namespace"
-            && !tree::list(value, &["spec", "finalizers"]).is_empty();
-        !waiting && !namespace
+/// Whether an object that is being deleted has nothing left to wait for.
+pub(super) fn is_finished(target: &Target, value: &Value) -> bool {
+    let meta = tree::at(value, &["metadata"]);
+    if tree::is_unset(tree::at(meta, &["deletionTimestamp"])) {
+        return false;
     }
+    let waiting = !tree::list(meta, &["finalizers"]).is_empty()
+        || tree::int(meta, &["deletionGracePeriodSeconds"]).unwrap_or_default() > 0;
+    let namespace =
+        target.kind.kind == "Namespace" && !tree::list(value, &["spec", "finalizers"]).is_empty();
+    !waiting && !namespace
 }
 
 /// Whether two versions differ in nothing but their revision.

@@ -187,15 +187,20 @@ impl Client {
         for message in [[&[0], stdin].concat(), vec![255, 0]] {
             socket.send(Message::Binary(message.into())).await.unwrap();
         }
-        let mut out = Vec::new();
+        let (mut out, mut status) = (Vec::new(), Value::Null);
         while let Some(message) = tokio::time::timeout(DEADLINE, socket.next()).await.unwrap() {
-            let bytes = message.unwrap().into_data();
-            match bytes.first() {
-                Some(1) => out.extend_from_slice(&bytes[1..]),
-                Some(3) => return (out, serde_json::from_slice(&bytes[1..]).unwrap()),
-                other => panic!("unexpected channel {other:?}"),
+            match message.unwrap() {
+                Message::Close(frame) => {
+                    assert_eq!(u16::from(frame.unwrap().code), 1000, "a normal closure");
+                    return (out, status);
+                }
+                Message::Binary(bytes) if bytes[0] == 1 => out.extend_from_slice(&bytes[1..]),
+                Message::Binary(bytes) if bytes[0] == 3 => {
+                    status = serde_json::from_slice(&bytes[1..]).unwrap();
+                }
+                other => panic!("unexpected {other:?}"),
             }
         }
-        panic!("no status");
+        panic!("the connection broke");
     }
 }

@@ -1,5 +1,11 @@
 //! The server as clients see it: TLS, credentials, formats, watches, streams.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test"
+)]
+
 mod client;
 mod nodes;
 
@@ -105,6 +111,19 @@ async fn credentials_decide_what_is_answered() {
         "secrets \"s\" is forbidden: User \"system:node:n1\" cannot get resource \"secrets\" in API \
          group \"\" in the namespace \"default\""
     );
+    let as_bob = [("impersonate-user", "bob")];
+    let refused = cluster
+        .admin
+        .send("GET", PODS, &as_bob, String::new())
+        .await;
+    assert_eq!(refused.status, 403);
+    cluster.handle.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_token_speaks_for_its_account() {
+    let cluster = Cluster::start().await;
+    let nobody = cluster.client(None);
     let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
     let issued = cluster
         .admin
@@ -145,15 +164,6 @@ async fn credentials_decide_what_is_answered() {
     assert_eq!(
         me["status"]["userInfo"]["username"],
         "system:serviceaccount:default:default"
-    );
-    let as_bob = [("impersonate-user", "bob")];
-    assert_eq!(
-        cluster
-            .admin
-            .send("GET", PODS, &as_bob, String::new())
-            .await
-            .status,
-        403
     );
     cluster.handle.shutdown().await;
 }

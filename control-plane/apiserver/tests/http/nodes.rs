@@ -28,10 +28,14 @@ impl NodeStreams for EchoNodes {
         let (input, mut from_client) = mpsc::channel(EXEC_INPUT_QUEUE);
         let (to_client, output) = mpsc::channel(EXEC_OUTPUT_QUEUE);
         tokio::spawn(async move {
-            while let Some(message) = from_client.recv().await {
+            while request.stdin
+                && let Some(message) = from_client.recv().await
+            {
                 match message {
                     ExecInput::Stdin(bytes) => {
-                        to_client.send(ExecOutput::Stdout(bytes)).await.unwrap();
+                        if to_client.send(ExecOutput::Stdout(bytes)).await.is_err() {
+                            return;
+                        }
                     }
                     ExecInput::CloseStdin => break,
                     ExecInput::Resize { .. } => {}
@@ -42,7 +46,7 @@ impl NodeStreams for EchoNodes {
                 .last()
                 .and_then(|c| c.parse().ok())
                 .unwrap_or_default();
-            to_client.send(ExecOutput::Exited { code }).await.unwrap();
+            let _gone = to_client.send(ExecOutput::Exited { code }).await;
         });
         Ok(ExecSession { input, output })
     }

@@ -3,6 +3,8 @@
 //! Each binary message starts with a channel number: 0 stdin, 1 stdout, 2 stderr, 3 the final
 //! Status, 4 terminal size; in v5, 255 followed by a channel closes that channel.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
@@ -18,7 +20,8 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tracing::debug;
 
 use super::{Located, locate, node_error};
@@ -36,6 +39,8 @@ const STDERR: u8 = 2;
 const STATUS: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
+/// How long a client may take to answer our close.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// Protocols that we speak, best first.
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
@@ -158,9 +163,15 @@ fn switching(protocol: &'static str, key: &str) -> Response {
 async fn bridge(socket: Socket, session: ExecSession) {
     let (sink, stream) = socket.split();
     let ExecSession { input, output } = session;
+    let mut incoming = std::pin::pin!(from_client(stream, input));
     tokio::select! {
         () = to_client(sink, output) => {}
-        () = from_client(stream, input) => {}
+        () = &mut incoming => return,
+    }
+    // Until the client has closed its side too: unread bytes would turn the close into a reset, and
+    // the client could lose the status.
+    if tokio::time::timeout(CLOSE_WAIT, incoming).await.is_err() {
+        debug!("the client did not close its exec socket");
     }
 }
 
@@ -184,13 +195,19 @@ async fn to_client(mut sink: SplitSink<Socket, Message>, mut output: mpsc::Recei
         }
     }
     let status = last.unwrap_or_else(|| failure("the node closed the stream"));
-    if sink
-        .send(framed(STATUS, status.to_string().as_bytes()))
-        .await
-        .is_ok()
-        && let Err(fault) = sink.close().await
-    {
-        debug!(%fault, "close exec socket");
+    // kubectl takes any code but "normal" for an error, even after a status.
+    let normal = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    let last = [
+        framed(STATUS, status.to_string().as_bytes()),
+        Message::Close(Some(normal)),
+    ];
+    for message in last {
+        if let Err(fault) = sink.send(message).await {
+            return debug!(%fault, "exec status was not delivered");
+        }
     }
 }
 

@@ -183,7 +183,7 @@ mod tests {
             check_log(&pod, &container("a"), false).unwrap_err().message,
             "container \"a\" in pod \"p\" is waiting to start: ContainerCreating"
         );
-        assert!(check_log(&pod, &container("b"), false).is_ok());
+        check_log(&pod, &container("b"), false).unwrap();
         assert_eq!(
             check_log(&pod, &container("b"), true).unwrap_err().message,
             "previous terminated container \"b\" in pod \"p\" not found"

@@ -122,9 +122,8 @@ pub(crate) fn validate_spec(
     validate_host_ports(spec, path, errors);
     choice(spec, path, "restartPolicy", RESTART_POLICIES, errors);
     choice(spec, path, "dnsPolicy", DNS_POLICIES, errors);
-    for field in ["terminationGracePeriodSeconds"] {
-        validation::non_negative(tree::at(spec, &[field]), &path.child(field), errors);
-    }
+    let grace = "terminationGracePeriodSeconds";
+    validation::non_negative(tree::at(spec, &[grace]), &path.child(grace), errors);
     if let Some(seconds) = tree::int(spec, &["activeDeadlineSeconds"])
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {

@@ -51,6 +51,7 @@ impl Strategy for Service {
             Prepare::Main => {
                 tree::carry(new, old, "status");
                 keep_numbers(new, old);
+                drop_of_type(new, old);
             }
             Prepare::Status => super::strategy::keep_all_but_status(new, old),
         }
@@ -175,6 +176,51 @@ fn keep_numbers(new: &mut Value, old: &Value) {
             && let Some(number) = same.and_then(|port| port.get("nodePort"))
         {
             tree::as_object(port).insert("nodePort".to_owned(), number.clone());
+        }
+    }
+}
+
+/// What the old type needed and the new one does not have goes with the type, unless the client
+/// changed it as well (then validation tells).
+fn drop_of_type(new: &mut Value, old: &Value) {
+    let kind = |object: &Value| tree::text(object, &["spec", "type"]).to_owned();
+    let (before, now) = (kind(old), kind(new));
+    let has_node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    let old_spec = tree::at(old, &["spec"]).clone();
+    let spec = tree::object_mut(new, "spec");
+    let mut drop = |field: &str| {
+        if spec.get(field) == old_spec.get(field) {
+            spec.shift_remove(field);
+        }
+    };
+    if has_node_ports(&before) && !has_node_ports(&now) {
+        drop("externalTrafficPolicy");
+    }
+    if before == "LoadBalancer" && now != "LoadBalancer" {
+        drop("allocateLoadBalancerNodePorts");
+        drop("loadBalancerClass");
+        drop("healthCheckNodePort");
+    }
+    if before != "ExternalName" && now == "ExternalName" {
+        drop("clusterIP");
+        drop("clusterIPs");
+    }
+    if before == "ExternalName" && now != "ExternalName" {
+        drop("externalName");
+    }
+    if !has_node_ports(&before) || has_node_ports(&now) {
+        return;
+    }
+    let held: Vec<Value> = tree::list(&old_spec, &["ports"])
+        .iter()
+        .map(|port| port["nodePort"].clone())
+        .collect();
+    for port in tree::list_mut(spec, "ports") {
+        if port
+            .get("nodePort")
+            .is_some_and(|number| held.contains(number))
+        {
+            tree::as_object(port).shift_remove("nodePort");
         }
     }
 }

@@ -105,3 +105,25 @@ fn an_update_keeps_address_and_node_port_and_may_not_change_the_address() {
         "spec.clusterIPs[0]: Invalid value: [\"10.96.0.77\"]: may not change once set"
     );
 }
+
+#[test]
+fn a_type_takes_its_own_fields_with_it() {
+    let index = AllocationIndex::default();
+    let mut old = service(json!({"type": "NodePort", "ports": [{"port": 80}]}));
+    fill(&mut old, &index).unwrap();
+    let mut new = old.clone();
+    new["spec"]["type"] = json!("ClusterIP");
+    Service.prepare_update(&mut new, &old, Prepare::Main);
+    assert!(new["spec"]["ports"][0].get("nodePort").is_none());
+    assert!(new["spec"].get("externalTrafficPolicy").is_none());
+    assert!(Service.validate(&new).is_empty());
+    let mut external = old.clone();
+    external["spec"]["type"] = json!("ExternalName");
+    external["spec"]["externalName"] = json!("x.example");
+    Service.prepare_update(&mut external, &old, Prepare::Main);
+    assert!(
+        Service.validate(&external).is_empty(),
+        "{:?}",
+        Service.validate(&external)
+    );
+}
