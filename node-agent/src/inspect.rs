@@ -85,7 +85,8 @@ struct InspectService {
 }
 
 fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
 }
 
 fn microseconds(duration: Duration) -> u64 {
@@ -152,18 +153,24 @@ impl InspectService {
 
     fn names(&self) -> pb::NamesResponse {
         let table = self.sources.proxy.names().table();
-        let services = table.services.into_iter().map(|(index, name)| pb::ServiceName {
-            index,
-            namespace: name.namespace,
-            name: name.name,
-            port_name: name.port_name,
-        });
-        let backends = table.backends.into_iter().map(|(index, name)| pb::BackendName {
-            index,
-            namespace: name.namespace,
-            pod: name.pod,
-            node: name.node,
-        });
+        let services = table
+            .services
+            .into_iter()
+            .map(|(index, name)| pb::ServiceName {
+                index,
+                namespace: name.namespace,
+                name: name.name,
+                port_name: name.port_name,
+            });
+        let backends = table
+            .backends
+            .into_iter()
+            .map(|(index, name)| pb::BackendName {
+                index,
+                namespace: name.namespace,
+                pod: name.pod,
+                node: name.node,
+            });
         pb::NamesResponse {
             services: services.collect(),
             backends: backends.collect(),
@@ -232,7 +239,9 @@ impl Inspect for InspectService {
         match read.await {
             Ok(Ok(document)) => Ok(Response::new(pb::ReadResponse { document })),
             Ok(Err(error)) => Err(refuse(&error)),
-            Err(error) => Err(Status::internal(format!("reading the maps failed: {error}"))),
+            Err(error) => Err(Status::internal(format!(
+                "reading the maps failed: {error}"
+            ))),
         }
     }
 }

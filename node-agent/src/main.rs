@@ -1,3 +1,83 @@
-//! The node agent's binary: wiring only.
+//! The node agent's binary: flags, logging, signals. What starts in which order is in `components`.
+//!
+//! Under the name of the CNI plugin the same program relays one call to the running agent, before
+//! anything else is initialised.
 
-fn main() {}
+mod components;
+mod config;
+mod inspect;
+mod names;
+mod pod_network;
+mod sessions;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use node_agent_network::cni::plugin;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+
+fn main() -> ExitCode {
+    let program = std::env::args().next().unwrap_or_default();
+    if plugin::is_plugin(&program) {
+        return plugin::run(&program);
+    }
+    let config = Config::parse();
+    start_logging(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(run(config)),
+        Err(error) => Err(anyhow::Error::new(error).context("start the async runtime")),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "the node agent stops");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logging(config: &Config) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if config.log_json {
+        log.json().init();
+    } else {
+        log.with_ansi(false).init();
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(stop_on_signal(stop.clone()));
+    let ended = components::run(config, stop.clone()).await;
+    stop.cancel();
+    signals.await?;
+    ended
+}
+
+/// Cancels `stop` at SIGTERM or SIGINT.
+async fn stop_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        error!("cannot listen for signals; only SIGKILL will end this process");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: stopping; pods go on running"),
+        _ = interrupt.recv() => info!("SIGINT: stopping; pods go on running"),
+        () = stop.cancelled() => {}
+    }
+    stop.cancel();
+}
