@@ -87,7 +87,7 @@ struct Header6 {
     dst: AddrWords,
 }
 
-/// The part of a TCP header that tells ports and flags (RFC 9293, 3.1).
+/// TCP header without options (RFC 9293, 3.1).
 #[derive(Clone, Copy, FromBytes)]
 #[repr(C)]
 struct Tcp {
@@ -95,6 +95,15 @@ struct Tcp {
     _sequence: [u16; 4],
     _length: u8,
     flags: u8,
+    _window_check_urgent: [u16; 3],
+}
+
+/// UDP header (RFC 768).
+#[derive(Clone, Copy, FromBytes)]
+#[repr(C)]
+struct Udp {
+    ports: [PortWord; 2],
+    _length_check: [u16; 2],
 }
 
 /// What follows the IP header, as far as translation minds.
@@ -379,7 +388,7 @@ impl L4 {
     }
 }
 
-/// Reads the transport header at `l4`.
+/// Reads the transport header at `l4`, all of it: what is written later must be there.
 #[inline(always)]
 fn transport<B: Bytes>(bytes: &B, l4: u32, proto: u8, fragment: Fragment) -> Result<L4, Malformed> {
     if fragment == Fragment::Later {
@@ -390,7 +399,10 @@ fn transport<B: Bytes>(bytes: &B, l4: u32, proto: u8, fragment: Fragment) -> Res
             let tcp: Tcp = bytes.load(l4).ok_or(Malformed)?;
             (tcp.ports, tcp.flags)
         }
-        PROTO_UDP => (bytes.load(l4).ok_or(Malformed)?, 0),
+        PROTO_UDP => {
+            let udp: Udp = bytes.load(l4).ok_or(Malformed)?;
+            (udp.ports, 0)
+        }
         _ => return Ok(L4::without_ports(Transport::Other)),
     };
     let transport = match fragment {

@@ -108,7 +108,7 @@ fn other_protocols_have_no_ports() {
 #[test]
 fn a_short_or_false_header_is_malformed() {
     let good = v4([0, 0], 0, PROTO_TCP, &TCP);
-    for len in 0..34 {
+    for len in 0..40 {
         assert_eq!(
             V4::parse(&Slice(&good[..len]), 0),
             Err(Malformed),
@@ -121,7 +121,7 @@ fn a_short_or_false_header_is_malformed() {
         assert_eq!(V4::parse(&Slice(&bad), 0), Err(Malformed), "{first:#x}");
     }
     let good = v6(PROTO_UDP, &UDP);
-    for len in 0..44 {
+    for len in 0..48 {
         assert_eq!(
             V6::parse(&Slice(&good[..len]), 0),
             Err(Malformed),

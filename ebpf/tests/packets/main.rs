@@ -10,6 +10,7 @@
 mod frame;
 #[path = "../maps/mod.rs"]
 mod maps;
+mod mutated;
 mod node;
 
 use std::net::IpAddr;
@@ -825,7 +826,7 @@ fn a_packet_cut_short_is_dropped() {
         let mut node = node_with(v4, l4, &[SERVER.ip(v4)]);
         let whole = question(v4, l4).bytes();
         let ip = if v4 { 34 } else { 54 };
-        let transport = ip + if proto(l4) == 6 { 14 } else { 4 };
+        let transport = ip + if proto(l4) == 6 { 20 } else { 8 };
         for len in ip..transport {
             let (verdict, bytes) = node.run("from_pod", &whole[..len]);
             assert_eq!(
@@ -896,4 +897,31 @@ fn what_comes_for_a_pod_from_elsewhere_passes_unchanged() {
             &[("to_pod", sent.len())],
         );
     }
+}
+
+/// What the checksums of a frame are off by: of the IPv4 header, and of TCP or UDP with its pseudo
+/// header, as far as the frame has them. Zero is right; what matters is that it does not change.
+fn check_sums(frame: &[u8]) -> [u16; 2] {
+    let value = |check: [u8; 2]| u16::from_be_bytes(check) % 0xffff;
+    let v4 = frame[12..14] == [0x08, 0x00];
+    let (pseudo, l4, proto) = if v4 {
+        let header = usize::from(frame[14] & 0x0f) * 4;
+        (26..34, 14 + header, frame[23])
+    } else if frame[12..14] == [0x86, 0xdd] {
+        (22..54, 54, frame[20])
+    } else {
+        return [0; 2];
+    };
+    let header = if v4 {
+        value(frame::checksum(&frame[14..l4.clamp(14, frame.len())]))
+    } else {
+        0
+    };
+    let Some(rest) = frame.get(l4..).filter(|_| proto == 6 || proto == 17) else {
+        return [header, 0];
+    };
+    [
+        header,
+        value(frame::checksum(&[&frame[pseudo], rest].concat())),
+    ]
 }
