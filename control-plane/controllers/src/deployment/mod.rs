@@ -10,3 +10,6 @@ mod rolling;
 mod sets;
 
 pub(crate) use controller::DeploymentController;
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ pub(super) fn sizes(d: &Deployment, active: &[&ReplicaSet]) -> Vec<i32> {
     // The largest first; of equals the newest when growing, the oldest when shrinking.
     order.sort_by(|a, b| {
         let created = |at: &usize| &active[*at].metadata.creation_timestamp;
-        let by_age = created(a).cmp(&created(b));
+        let by_age = created(a).cmp(created(b));
         replicas(active[*b])
             .cmp(&replicas(active[*a]))
             .then(if to_add > 0 { by_age.reverse() } else { by_age })

@@ -6,3 +6,6 @@ mod plan;
 mod trigger;
 
 pub(crate) use controller::EndpointSliceController;
+
+#[cfg(test)]
+mod tests;

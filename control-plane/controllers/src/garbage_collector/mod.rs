@@ -5,3 +5,6 @@ mod graph;
 mod plan;
 
 pub(crate) use controller::GarbageCollector;
+
+#[cfg(test)]
+mod tests;

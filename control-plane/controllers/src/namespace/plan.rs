@@ -1,5 +1,7 @@
 //! What a terminating namespace's conditions say, and when it may go. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use proto_api::types::Time;
 use proto_api::types::core::v1::{Namespace, NamespaceCondition};
@@ -34,85 +36,122 @@ pub(super) fn conditions(
     failure: Option<&str>,
     now: Timestamp,
 ) -> Vec<NamespaceCondition> {
-    let content: Vec<String> = left
+    let deleting =
+        failure.map(|text| format!("Failed to delete all resource types, 1 remaining: {text}"));
+    STATES
+        .iter()
+        .map(|state| {
+            let message = match state.kind {
+                CONTENT_FAILURE => deleting.clone(),
+                CONTENT_REMAINING => remaining(left),
+                FINALIZERS_REMAINING => finalizers(left),
+                _ => None,
+            };
+            condition(namespace, state, message, now)
+        })
+        .collect()
+}
+
+const CONTENT_FAILURE: &str = "NamespaceDeletionContentFailure";
+const CONTENT_REMAINING: &str = "NamespaceContentRemaining";
+const FINALIZERS_REMAINING: &str = "NamespaceFinalizersRemaining";
+
+/// A condition's name, its reasons when true and when false, and its message when false.
+struct Kind {
+    kind: &'static str,
+    bad: &'static str,
+    good: &'static str,
+    message: &'static str,
+}
+
+/// Upstream's conditions. Resources are known here, so discovery cannot fail.
+const STATES: [Kind; 5] = [
+    Kind {
+        kind: "NamespaceDeletionDiscoveryFailure",
+        bad: "DiscoveryFailed",
+        good: "ResourcesDiscovered",
+        message: "All resources successfully discovered",
+    },
+    Kind {
+        kind: "NamespaceDeletionGroupVersionParsingFailure",
+        bad: "GroupVersionParsingFailed",
+        good: "ParsedGroupVersions",
+        message: "All legacy kube types successfully parsed",
+    },
+    Kind {
+        kind: CONTENT_FAILURE,
+        bad: "ContentDeletionFailed",
+        good: "ContentDeleted",
+        message: "All content successfully deleted, may be waiting on finalization",
+    },
+    Kind {
+        kind: CONTENT_REMAINING,
+        bad: "SomeResourcesRemain",
+        good: "ContentRemoved",
+        message: "All content successfully removed",
+    },
+    Kind {
+        kind: FINALIZERS_REMAINING,
+        bad: "SomeFinalizersRemain",
+        good: "ContentHasNoFinalizers",
+        message: "All content-preserving finalizers finished",
+    },
+];
+
+/// A condition that is true with `bad_message`, false without; its transition time stays while its
+/// status does.
+fn condition(
+    namespace: &Namespace,
+    state: &Kind,
+    bad_message: Option<String>,
+    now: Timestamp,
+) -> NamespaceCondition {
+    let mut present = namespace
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions);
+    let status = if bad_message.is_some() {
+        "True"
+    } else {
+        "False"
+    };
+    let since = present
+        .find(|condition| condition.type_ == state.kind && condition.status == status)
+        .and_then(|condition| condition.last_transition_time.clone());
+    let reason = if bad_message.is_some() {
+        state.bad
+    } else {
+        state.good
+    };
+    NamespaceCondition {
+        type_: state.kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(bad_message.unwrap_or_else(|| state.message.to_owned())),
+        last_transition_time: since.or_else(|| Some(Time::from_timestamp(now))),
+    }
+}
+
+fn remaining(left: &[Left]) -> Option<String> {
+    let parts: Vec<String> = left
         .iter()
         .filter(|left| left.count > 0)
         .map(|left| format!("{} has {} resource instances", left.resource, left.count))
         .collect();
-    let mut finalizers: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    (!parts.is_empty()).then(|| format!("Some resources are remaining: {}", parts.join(", ")))
+}
+
+fn finalizers(left: &[Left]) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for (finalizer, count) in left.iter().flat_map(|left| &left.finalizers) {
-        *finalizers.entry(finalizer).or_insert(0) += count;
+        *counts.entry(finalizer).or_insert(0) += count;
     }
-    let finalizers: Vec<String> = finalizers
+    let parts: Vec<String> = counts
         .into_iter()
         .map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"))
         .collect();
-    let state = |kind: &str, bad: bool, reason: (&str, &str), message: (String, &str)| {
-        let present = namespace
-            .status
-            .iter()
-            .flat_map(|status| &status.conditions);
-        let present = present
-            .into_iter()
-            .find(|condition| condition.type_ == kind);
-        let status = if bad { "True" } else { "False" };
-        let since = present
-            .filter(|condition| condition.status == status)
-            .and_then(|condition| condition.last_transition_time.clone());
-        NamespaceCondition {
-            type_: kind.to_owned(),
-            status: status.to_owned(),
-            reason: Some(if bad { reason.0 } else { reason.1 }.to_owned()),
-            message: Some(if bad { message.0 } else { message.1.to_owned() }),
-            last_transition_time: since.or_else(|| Some(Time::from_timestamp(now))),
-        }
-    };
-    let deleting =
-        failure.map(|text| format!("Failed to delete all resource types, 1 remaining: {text}"));
-    vec![
-        state(
-            "NamespaceDeletionDiscoveryFailure",
-            false,
-            ("DiscoveryFailed", "ResourcesDiscovered"),
-            (String::new(), "All resources successfully discovered"),
-        ),
-        state(
-            "NamespaceDeletionGroupVersionParsingFailure",
-            false,
-            ("GroupVersionParsingFailed", "ParsedGroupVersions"),
-            (String::new(), "All legacy kube types successfully parsed"),
-        ),
-        state(
-            "NamespaceDeletionContentFailure",
-            deleting.is_some(),
-            ("ContentDeletionFailed", "ContentDeleted"),
-            (
-                deleting.unwrap_or_default(),
-                "All content successfully deleted, may be waiting on finalization",
-            ),
-        ),
-        state(
-            "NamespaceContentRemaining",
-            !content.is_empty(),
-            ("SomeResourcesRemain", "ContentRemoved"),
-            (
-                format!("Some resources are remaining: {}", content.join(", ")),
-                "All content successfully removed",
-            ),
-        ),
-        state(
-            "NamespaceFinalizersRemaining",
-            !finalizers.is_empty(),
-            ("SomeFinalizersRemain", "ContentHasNoFinalizers"),
-            (
-                format!(
-                    "Some content in the namespace has finalizers remaining: {}",
-                    finalizers.join(", ")
-                ),
-                "All content-preserving finalizers finished",
-            ),
-        ),
-    ]
+    let text = "Some content in the namespace has finalizers remaining";
+    (!parts.is_empty()).then(|| format!("{text}: {}", parts.join(", ")))
 }
 
 #[cfg(test)]

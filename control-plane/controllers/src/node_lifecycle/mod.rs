@@ -7,3 +7,6 @@ mod plan;
 mod zones;
 
 pub(crate) use controller::NodeLifecycleController;
+
+#[cfg(test)]
+mod tests;

@@ -4,3 +4,6 @@ mod controller;
 mod plan;
 
 pub(crate) use controller::ReplicaSetController;
+
+#[cfg(test)]
+mod tests;

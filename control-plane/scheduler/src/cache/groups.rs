@@ -90,14 +90,14 @@ impl Groups {
         key: GroupKey,
         namespace: &Arc<str>,
         selector: LabelSelector,
-        nodes: impl Iterator<Item = NodeId>,
+        nodes: &[NodeId],
     ) {
         if self.groups.len() >= GROUPS_MAX {
             self.drop_oldest();
         }
         let mut counts = GroupCounts::new();
         for node in nodes {
-            *counts.entry(node).or_insert(0) += 1;
+            *counts.entry(*node).or_insert(0) += 1;
         }
         let anchor = anchor(namespace, selector.match_labels.iter().next());
         self.by_anchor.entry(anchor).or_default().push(key);

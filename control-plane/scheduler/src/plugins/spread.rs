@@ -46,9 +46,7 @@ pub(crate) fn ensure(cache: &mut Cache, info: &PodInfo, constraints: &[SpreadCon
                         && selector::matches(wanted, &other.pod.metadata.labels)
                 })
                 .collect();
-            cache
-                .groups
-                .insert(key, namespace, wanted.clone(), nodes.into_iter());
+            cache.groups.insert(key, namespace, wanted.clone(), &nodes);
         }
     }
 }
