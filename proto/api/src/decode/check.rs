@@ -33,15 +33,15 @@ pub fn check(
 }
 
 /// One step from the root.
-enum Step {
-    Field(String),
+enum Step<'a> {
+    Field(&'a str),
     Key(String),
     Index(usize),
 }
 
 struct Walk<'a> {
     schema: &'a Schema,
-    path: Vec<Step>,
+    path: Vec<Step<'a>>,
     findings: Vec<Finding>,
 }
 
@@ -52,7 +52,7 @@ struct Object {
     zero: bool,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     fn object(
         &mut self,
         type_id: TypeId,
@@ -71,12 +71,10 @@ impl Walk<'_> {
         };
         for (name, value) in fields {
             let Some(field) = ty.field(&name) else {
-                self.path.push(Step::Field(name));
-                self.unknown();
-                self.path.pop();
+                self.unknown(&name);
                 continue;
             };
-            self.path.push(Step::Field(name.clone()));
+            self.path.push(Step::Field(&field.name));
             let value = self.field(
                 Owner {
                     go_struct: ty.short_name(),
@@ -99,7 +97,7 @@ impl Walk<'_> {
     }
 
     /// The field's canonical value, or nothing when it means the same as absent.
-    fn field(&mut self, owner: Owner<'_>, value: Value) -> Result<Option<Value>, DecodeError> {
+    fn field(&mut self, owner: Owner<'a>, value: Value) -> Result<Option<Value>, DecodeError> {
         let field = owner.field;
         if value.is_null() {
             return Ok(None);
@@ -120,7 +118,7 @@ impl Walk<'_> {
         &mut self,
         shape: &Shape,
         value: Value,
-        owner: Owner<'_>,
+        owner: Owner<'a>,
     ) -> Result<Value, DecodeError> {
         match (shape, value) {
             (Shape::Scalar(scalar), Value::Null) => Ok(scalar::zero(*scalar)),
@@ -174,21 +172,25 @@ impl Walk<'_> {
         Ok(Value::Object(kept))
     }
 
-    fn unknown(&mut self) {
+    fn unknown(&mut self, name: &str) {
         if self.findings.len() >= FINDINGS_MAX {
             return;
         }
         let mut path = String::new();
-        for step in &self.path {
-            match step {
-                Step::Field(name) | Step::Key(name) => {
-                    if !path.is_empty() {
-                        path.push('.');
-                    }
-                    path.push_str(name);
+        let last = Step::Field(name);
+        for step in self.path.iter().chain([&last]) {
+            let name = match step {
+                Step::Field(name) => *name,
+                Step::Key(name) => name,
+                Step::Index(index) => {
+                    path.push_str(&format!("[{index}]"));
+                    continue;
                 }
-                Step::Index(index) => path.push_str(&format!("[{index}]")),
+            };
+            if !path.is_empty() {
+                path.push('.');
             }
+            path.push_str(name);
         }
         self.findings.push(Finding::UnknownField(path));
     }
@@ -198,7 +200,7 @@ impl Walk<'_> {
             .path
             .iter()
             .filter_map(|step| match step {
-                Step::Field(name) => Some(name.as_str()),
+                Step::Field(name) => Some(*name),
                 Step::Key(_) | Step::Index(_) => None,
             })
             .collect();
