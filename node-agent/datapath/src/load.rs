@@ -13,7 +13,7 @@ use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ebpf_abi::config::{CONFIG_GLOBAL, Config, FLAG_SET_RETVAL};
 use ebpf_abi::map::{MAPS, MapKind, MapSpec};
-use ebpf_abi::program::{Hook, OBJECT_SOCK, PROGRAMS, ProgramSpec};
+use ebpf_abi::program::{Hook, OBJECT_SOCK, PROGRAM_PICK, PROGRAMS, ProgramSpec};
 use zerocopy::IntoBytes as _;
 
 use crate::config::{DatapathConfig, MapProfile};
@@ -54,6 +54,12 @@ pub enum LoadError {
         path: PathBuf,
         expected: String,
         found: String,
+    },
+    #[error("copy a descriptor of object {object}")]
+    Descriptor {
+        object: &'static str,
+        #[source]
+        source: io::Error,
     },
     #[error("open pinned map {}", path.display())]
     OpenMap {
@@ -187,6 +193,18 @@ pub(crate) fn load_maps(name: &'static str) -> Result<LoadedObject, LoadError> {
 /// Loads one object with maps of its own: all of it goes when the value is dropped.
 pub(crate) fn load_unpinned(name: &'static str) -> Result<LoadedObject, LoadError> {
     load_once(name, None, MapProfile::Small, &Config::DEFAULT)
+}
+
+/// Loads the selection test program against the pinned maps.
+pub(crate) fn load_picks(pins: &Pins, config: &DatapathConfig) -> Result<LoadedObject, LoadError> {
+    let mut object = open_object(
+        PROGRAM_PICK.object,
+        Some(pins),
+        config.profile,
+        &config.programs,
+    )?;
+    load_program(&mut object, &PROGRAM_PICK)?;
+    Ok(object)
 }
 
 fn load_once(
