@@ -16,6 +16,7 @@ use control_plane_apiserver::{ApiServer, ApiServerConfig, ApiServerHandle};
 use control_plane_client::{Clock, Health, Informers};
 use control_plane_controllers::PodRange;
 use control_plane_node_state::{NodeState, NodeStateConfig, Tunnels};
+use control_plane_storage::compact_regularly;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,9 @@ const NODE_PORTS: (u16, u16) = (30_000, 32_767);
 /// Length of each node's part of a pod range.
 const NODE_PREFIX_V4: u8 = 24;
 const NODE_PREFIX_V6: u8 = 64;
+/// The store's history is kept for one to two of these: who watches and loses its connection for so
+/// long must list again.
+const COMPACT_EVERY: std::time::Duration = std::time::Duration::from_secs(300);
 /// Silence after which a node's connection is asked for a sign of life, and how long that may take.
 const NODE_KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -51,6 +55,8 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     let api = start_api(&config, &pki, &opened, Arc::new(sessions)).await?;
 
     let inner = CancellationToken::new();
+    let compaction = compact_regularly(opened.store(), COMPACT_EVERY);
+    relays.spawn(inner.clone().run_until_cancelled_owned(compaction));
     let ran = run_inside(&config, &api, &pki, tunnels, &inner, &stop).await;
     inner.cancel();
     relays.close();

@@ -5,6 +5,7 @@
 //! from there ([`Store::changes`]). Everything above the trait behaves the same on each engine,
 //! which the conformance suite proves.
 
+mod compactor;
 mod embedded;
 mod error;
 mod etcd;
@@ -14,6 +15,7 @@ mod memory;
 mod model;
 mod store;
 
+pub use compactor::compact_regularly;
 pub use embedded::EmbeddedStore;
 pub use error::{ChangesError, CommitError, CompactError, LoadError, OpenError, StoreError};
 pub use etcd::{ETCD_PREFIX, EtcdConfig, EtcdStore, EtcdTls};
