@@ -88,20 +88,7 @@ impl Kubelet {
         let containerd = ContainerdClient::new(&config.containerd_socket);
         let runtime: Arc<dyn Runtime> = Arc::new(cri.clone());
         let (events, event_sender) = EventRecorder::new(&config.node_name, Arc::clone(&clock));
-        let lanes = usize::try_from(facts.cpus).unwrap_or(1).max(1);
-        let context = Arc::new(Context {
-            images: ImagePuller::new(Arc::clone(&runtime)),
-            volumes: Volumes::new(
-                config.root_dir.clone(),
-                Arc::clone(&upstream),
-                Arc::clone(&clock),
-                Arc::clone(&chance),
-            ),
-            cgroups: Hierarchies::detect(&config.cgroup_mount),
-            starts: Semaphore::new(lanes * 2),
-            execs: Semaphore::new(lanes),
-            allocatable: allocatable(&facts, &config),
-            memory_capacity: i64::try_from(facts.memory_bytes).unwrap_or(i64::MAX),
+        let seams = Seams {
             runtime: Arc::clone(&runtime),
             upstream: Arc::clone(&upstream),
             hub,
@@ -109,8 +96,8 @@ impl Kubelet {
             clock: Arc::clone(&clock),
             chance: Arc::clone(&chance),
             http,
-            config,
-        });
+        };
+        let context = Arc::new(make_context(config, &facts, seams));
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let table = WorkerTable::new(Arc::clone(&context), stop.child_token());
@@ -148,6 +135,43 @@ impl Kubelet {
             streams,
             containerd,
         })
+    }
+}
+
+/// What workers reach the world through.
+struct Seams {
+    runtime: Arc<dyn Runtime>,
+    upstream: Arc<dyn Upstream>,
+    hub: StateHub,
+    events: EventRecorder,
+    clock: Arc<dyn Clock>,
+    chance: Arc<dyn Chance>,
+    http: HttpClient,
+}
+
+fn make_context(config: KubeletConfig, facts: &MachineFacts, seams: Seams) -> Context {
+    let lanes = usize::try_from(facts.cpus).unwrap_or(1).max(1);
+    Context {
+        images: ImagePuller::new(Arc::clone(&seams.runtime)),
+        volumes: Volumes::new(
+            config.root_dir.clone(),
+            Arc::clone(&seams.upstream),
+            Arc::clone(&seams.clock),
+            Arc::clone(&seams.chance),
+        ),
+        cgroups: Hierarchies::detect(&config.cgroup_mount),
+        starts: Semaphore::new(lanes * 2),
+        execs: Semaphore::new(lanes),
+        allocatable: allocatable(facts, &config),
+        memory_capacity: i64::try_from(facts.memory_bytes).unwrap_or(i64::MAX),
+        runtime: seams.runtime,
+        upstream: seams.upstream,
+        hub: seams.hub,
+        events: seams.events,
+        clock: seams.clock,
+        chance: seams.chance,
+        http: seams.http,
+        config,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Needs root, containerd, runc and busybox-static; says so and passes where one is missing.
 
+#[cfg(test)]
 mod harness;
 
 use harness::{BUSYBOX, TestNode, can_run, pod, shell};
@@ -43,6 +44,7 @@ fn log_of(name: &str) -> LogSession {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story on one node")]
 async fn a_pod_runs_is_ready_logs_and_ends_within_its_grace() {
     if !can_run() {
         return;
@@ -130,6 +132,7 @@ async fn a_pod_runs_is_ready_logs_and_ends_within_its_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story on one node")]
 async fn exit_codes_phases_and_back_off_are_upstreams() {
     if !can_run() {
         return;
@@ -324,6 +327,7 @@ async fn environment_and_volumes_reach_the_container_and_follow_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story on one node")]
 async fn exec_carries_both_directions_exit_codes_and_the_end_of_stdin() {
     if !can_run() {
         return;
@@ -460,6 +464,7 @@ async fn a_restarted_agent_adopts_pods_and_ends_orphans() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story on one node")]
 async fn probes_restart_gate_and_order_containers() {
     if !can_run() {
         return;

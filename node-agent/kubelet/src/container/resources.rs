@@ -140,6 +140,7 @@ pub(crate) fn pod_cgroup(parent: &str, qos: &str, uid: &str) -> String {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "literals at every call")]
     fn spec(containers: serde_json::Value, init: serde_json::Value) -> PodSpec {
         serde_json::from_value(
             serde_json::json!({"containers": containers, "initContainers": init}),
@@ -147,6 +148,7 @@ mod tests {
         .unwrap()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "literals at every call")]
     fn with(requests: serde_json::Value, limits: serde_json::Value) -> serde_json::Value {
         serde_json::json!({"name": "c", "resources": {"requests": requests, "limits": limits}})
     }

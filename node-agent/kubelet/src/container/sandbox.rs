@@ -126,6 +126,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "literals at every call")]
     fn config(spec: serde_json::Value) -> cri::PodSandboxConfig {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"app": "x",

@@ -208,6 +208,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "literals at every call")]
     fn spec(pod: serde_json::Value, own: serde_json::Value) -> PodSpec {
         serde_json::from_value(
             json!({"securityContext": pod, "containers": [{"name": "c", "securityContext": own}]}),

@@ -364,7 +364,6 @@ mod tests {
                 condition("RuntimeReady", true),
                 condition("NetworkReady", false),
             ],
-            ..cri::RuntimeStatus::default()
         };
         assert_eq!(
             trouble_of(&status).unwrap(),

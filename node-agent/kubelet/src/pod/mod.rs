@@ -3,6 +3,7 @@
 pub(crate) mod action;
 pub(crate) mod backoff;
 mod conditions;
+mod keep;
 mod memory;
 pub(crate) mod model;
 pub(crate) mod observed;

@@ -290,6 +290,13 @@ impl Simulation {
                 self.check_order(&wanted);
                 self.start_container(wanted);
             }
+            other => self.end(other),
+        }
+    }
+
+    /// Actions that take something away.
+    fn end(&mut self, action: Action) {
+        match action {
             Action::StopContainer { id, grace, .. } => {
                 let most = i64::try_from(grace.as_millis()).unwrap().max(2);
                 let at = self.later(1..most);
@@ -345,6 +352,7 @@ impl Simulation {
                 assert!(self.sandboxes.is_empty() && self.containers.is_empty());
                 self.answer(1..100, Outcome::Forget(Ok(())));
             }
+            other => panic!("{other:?} takes nothing away"),
         }
     }
 

@@ -265,9 +265,7 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
 
 fn default_reason(facts: &Facts<'_>, role: Role, initialized: bool) -> &'static str {
     let has_init = !facts.target.spec().init_containers.is_empty();
-    if has_init && role == Role::Main && !initialized {
-        "PodInitializing"
-    } else if has_init && role != Role::Main {
+    if has_init && !(role == Role::Main && initialized) {
         "PodInitializing"
     } else {
         "ContainerCreating"
@@ -414,7 +412,8 @@ fn phase(
             .is_some_and(|state| state.running.is_some());
         match role {
             Role::Sidecar => {
-                pending_init |= !started_before && !(is_running && status.started == Some(true));
+                let is_started = is_running && status.started == Some(true);
+                pending_init |= !(started_before || is_started);
             }
             Role::Init | Role::Main => match ended(&status.state) {
                 Some(0) => {}

@@ -233,7 +233,12 @@ impl Runtime for CriClient {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        let answer = bounded("CreateContainer", LONG, client.create_container(request)).await?;
+        let answer = bounded(
+            "CreateContainer",
+            LONG,
+            Box::pin(client.create_container(request)),
+        )
+        .await?;
         Ok(answer.container_id)
     }
 
@@ -327,7 +332,7 @@ impl Runtime for CriClient {
             timeout: seconds(timeout),
         };
         let answer = bounded("ExecSync", timeout + MARGIN, client.exec_sync(request)).await?;
-        let mut output = answer.stdout.to_vec();
+        let mut output = answer.stdout;
         output.extend_from_slice(&answer.stderr);
         Ok(ExecOutput {
             output,
@@ -357,7 +362,7 @@ impl Runtime for CriClient {
             auth,
             sandbox_config: sandbox,
         };
-        let answer = bounded("PullImage", PULL, client.pull_image(request)).await?;
+        let answer = bounded("PullImage", PULL, Box::pin(client.pull_image(request))).await?;
         Ok(answer.image_ref)
     }
 

@@ -165,15 +165,15 @@ mod tests {
     fn host_paths_are_checked_by_their_type() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
-        assert!(host_path(root, "Directory").is_ok());
-        assert!(host_path(root, "File").is_err());
-        assert!(host_path(&root.join("absent"), "Directory").is_err());
-        assert!(host_path(&root.join("made"), "DirectoryOrCreate").is_ok());
+        host_path(root, "Directory").unwrap();
+        host_path(root, "File").unwrap_err();
+        host_path(&root.join("absent"), "Directory").unwrap_err();
+        host_path(&root.join("made"), "DirectoryOrCreate").unwrap();
         assert!(root.join("made").is_dir());
-        assert!(host_path(&root.join("file"), "FileOrCreate").is_ok());
-        assert!(host_path(&root.join("file"), "File").is_ok());
-        assert!(host_path(Path::new("/dev/null"), "CharDevice").is_ok());
-        assert!(host_path(Path::new("/dev/null"), "BlockDevice").is_err());
+        host_path(&root.join("file"), "FileOrCreate").unwrap();
+        host_path(&root.join("file"), "File").unwrap();
+        host_path(Path::new("/dev/null"), "CharDevice").unwrap();
+        host_path(Path::new("/dev/null"), "BlockDevice").unwrap_err();
     }
 
     #[test]

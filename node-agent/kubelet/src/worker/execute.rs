@@ -265,10 +265,6 @@ async fn ensure_image(context: &Context, target: &Target, name: &str) -> Result<
 }
 
 /// Runs preStop within the grace period, then lets the runtime stop the container.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of one action; a struct would be used once"
-)]
 async fn stop_container(
     context: &Arc<Context>,
     target: &Target,

@@ -1,5 +1,7 @@
 //! A node for tests: an own containerd in a temporary directory, an upstream that remembers.
 
+mod image;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +17,6 @@ use node_agent_state::{
 use parking_lot::Mutex;
 use proto_api::types::Object as _;
 use proto_api::types::core::v1::{ConfigMap, Event, Node, Pod, PodStatus, Secret};
-use sha2::{Digest as _, Sha256};
 
 /// A loaded machine is slow; a wrong one never gets there.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -133,7 +134,7 @@ impl TestNode {
             })
         })
         .await;
-        let image = image_archive();
+        let image = image::archive();
         let names = node
             .handle()
             .import_image(&image, Pin::Unpinned)
@@ -369,11 +370,41 @@ impl Drop for TestNode {
     fn drop(&mut self) {
         if self.handle.is_some() {
             // A failed test: end what still runs before its directory goes.
-            for line in self.ctr(&["tasks", "list", "-q"]).lines() {
-                self.ctr(&["tasks", "kill", "-s", "SIGKILL", line]);
-                self.ctr(&["tasks", "delete", "-f", line]);
-            }
+            self.kill_leftovers();
             self.release();
+        }
+    }
+}
+
+impl TestNode {
+    /// Kills every process that belongs to this node's containerd, by pid.
+    fn kill_leftovers(&self) {
+        let marks = [
+            self.directory.path().to_string_lossy().into_owned(),
+            self.config.cgroup_parent.clone(),
+        ];
+        let own = std::process::id();
+        let processes = std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| {
+                entry
+                    .file_name()
+                    .to_str()?
+                    .parse::<i32>()
+                    .ok()
+                    .filter(|pid| i64::from(*pid) != i64::from(own))
+            });
+        for pid in processes {
+            let read =
+                |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let text =
+                String::from_utf8_lossy(&[read("cmdline"), read("cgroup")].concat()).into_owned();
+            let is_containerd = i64::from(pid) == i64::from(self.containerd.id());
+            if !is_containerd && marks.iter().any(|mark| text.contains(mark)) {
+                let signal = nix::sys::signal::Signal::SIGKILL;
+                let _sent = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+            }
         }
     }
 }
@@ -460,68 +491,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
         .unwrap()
 }
 
-/// A `docker save` archive of busybox with its applets.
-fn image_archive() -> Vec<u8> {
-    let binary = std::fs::read("/bin/busybox").unwrap();
-    let mut layer = tar::Builder::new(Vec::new());
-    let mut put = |path: &str, data: &[u8], kind: tar::EntryType, mode: u32| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(data.len() as u64);
-        header.set_mode(mode);
-        header.set_entry_type(kind);
-        layer.append_data(&mut header, path, data).unwrap();
-    };
-    for directory in ["bin/", "tmp/", "etc/", "var/", "var/run/"] {
-        put(directory, b"", tar::EntryType::Directory, 0o777);
-    }
-    put("bin/busybox", &binary, tar::EntryType::Regular, 0o755);
-    put(
-        "etc/passwd",
-        b"root:x:0:0::/:/bin/sh\n",
-        tar::EntryType::Regular,
-        0o644,
-    );
-    for applet in [
-        "sh", "cat", "echo", "sleep", "ls", "env", "id", "wc", "httpd", "true", "false", "head",
-        "stat", "hostname", "grep",
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(0);
-        header.set_mode(0o777);
-        header.set_entry_type(tar::EntryType::Symlink);
-        layer
-            .append_link(&mut header, format!("bin/{applet}"), "busybox")
-            .unwrap();
-    }
-    let layer = layer.into_inner().unwrap();
-    let digest: String = Sha256::digest(&layer)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let config = serde_json::json!({
-        "architecture": "amd64", "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
-    })
-    .to_string();
-    let manifest = serde_json::json!([
-        {"Config": "config.json", "RepoTags": [BUSYBOX], "Layers": ["layer.tar"]}])
-    .to_string();
-    let mut archive = tar::Builder::new(Vec::new());
-    for (path, data) in [
-        ("config.json", config.as_bytes()),
-        ("layer.tar", &layer),
-        ("manifest.json", manifest.as_bytes()),
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(data.len() as u64);
-        header.set_mode(0o644);
-        archive.append_data(&mut header, path, data).unwrap();
-    }
-    archive.into_inner().unwrap()
-}
-
 /// A pod of one busybox container that runs a shell script.
+#[expect(clippy::needless_pass_by_value, reason = "literals at every call")]
 pub(crate) fn pod(name: &str, spec: serde_json::Value) -> Pod {
     serde_json::from_value(serde_json::json!({
         "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"),
