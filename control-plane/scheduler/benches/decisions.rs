@@ -26,7 +26,7 @@ fn node(number: usize) -> Node {
             "labels": {
                 "kubernetes.io/hostname": format!("node-{number}"),
                 "topology.kubernetes.io/zone": format!("zone-{}", number % ZONES),
-                "disk": if number % 2 == 0 { "ssd" } else { "hdd" },
+                "disk": if number.is_multiple_of(2) { "ssd" } else { "hdd" },
             },
         },
         "status": {"allocatable": {"cpu": "4", "memory": "32Gi", "pods": "110"}},

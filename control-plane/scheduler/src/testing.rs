@@ -20,6 +20,7 @@ pub(crate) fn node(name: &str, extra: Value) -> Node {
 }
 
 /// A pod of one container that asks for `cpu`; `spec` is merged into its spec.
+#[expect(clippy::needless_pass_by_value, reason = "test data are literals")]
 pub(crate) fn pod(name: &str, cpu: &str, labels: Value, spec: Value) -> Arc<PodInfo> {
     let mut whole = json!({
         "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}}],

@@ -13,6 +13,7 @@ use super::plan::{self, ENDPOINTS_MAX, Slice, Writes};
 use super::trigger::Triggers;
 use crate::service_pods::Family;
 
+#[expect(clippy::needless_pass_by_value, reason = "test data are literals")]
 fn service(spec: Value) -> Arc<Cached<Service>> {
     let value = json!({
         "metadata": {"name": "web", "namespace": "default", "uid": "s", "labels": {"team": "a"},
@@ -34,6 +35,7 @@ fn plain() -> Arc<Cached<Service>> {
     }))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "test data are literals")]
 fn pod(name: &str, ip: &str, change: Value) -> Arc<Cached<Pod>> {
     let mut value = json!({
         "metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"app": "web"}},
@@ -62,6 +64,9 @@ fn groups(service: &Cached<Service>, family: Family, pods: &[Arc<Cached<Pod>>]) 
     desired::groups(&service.key, spec, family, pods.iter(), &zone)
 }
 
+/// Address, ready, serving, terminating.
+type Shown = (String, Option<bool>, Option<bool>, Option<bool>);
+
 #[test]
 fn an_endpoint_says_where_its_pod_is_and_how_it_is() {
     let ready = pod("ready", "10.0.0.1", json!({}));
@@ -76,24 +81,23 @@ fn an_endpoint_says_where_its_pod_is_and_how_it_is() {
     let pods = [ready, unready, going, ended, addressless];
     let found = groups(&plain(), Family::V4, &pods);
     assert_eq!(found.len(), 1);
-    let shown =
-        |published: Option<bool>| -> Vec<(String, Option<bool>, Option<bool>, Option<bool>)> {
-            let mut spec = serde_json::to_value(plain().spec.as_ref()).expect("json");
-            spec["publishNotReadyAddresses"] = json!(published);
-            groups(&service(spec), Family::V4, &pods)[0]
-                .endpoints
-                .iter()
-                .map(|endpoint| {
-                    let c = endpoint.conditions.clone().expect("conditions");
-                    (
-                        endpoint.addresses[0].clone(),
-                        c.ready,
-                        c.serving,
-                        c.terminating,
-                    )
-                })
-                .collect()
-        };
+    let shown = |published: Option<bool>| -> Vec<Shown> {
+        let mut spec = serde_json::to_value(plain().spec.as_ref()).expect("json");
+        spec["publishNotReadyAddresses"] = json!(published);
+        groups(&service(spec), Family::V4, &pods)[0]
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let c = endpoint.conditions.clone().expect("conditions");
+                (
+                    endpoint.addresses[0].clone(),
+                    c.ready,
+                    c.serving,
+                    c.terminating,
+                )
+            })
+            .collect()
+    };
     let (yes, no) = (Some(true), Some(false));
     assert_eq!(
         shown(None),

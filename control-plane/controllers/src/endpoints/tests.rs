@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::plan::{self, ADDRESSES_MAX};
 
+#[expect(clippy::needless_pass_by_value, reason = "test data are literals")]
 fn service(extra: Value) -> Cached<Service> {
     let mut spec = json!({
         "selector": {"app": "web"},

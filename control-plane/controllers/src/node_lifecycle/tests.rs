@@ -14,6 +14,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "test data are literals")]
 fn node(ready: &str, taints: Value) -> Node {
     let value = json!({
         "metadata": {"name": "n"},
@@ -46,7 +47,7 @@ fn taints_follow_conditions_and_leave_those_of_others_alone() {
         None
     );
     assert_eq!(
-        taints_of(&node("False", foreign.clone()), Execute::Deferred),
+        taints_of(&node("False", foreign), Execute::Deferred),
         Some(vec![
             "mine:NoExecute".to_owned(),
             format!("{not_ready}:NoSchedule")
@@ -117,6 +118,7 @@ fn a_silent_node_vouches_for_nothing_and_is_marked_once() {
     assert_eq!(plan::silenced(&node, at(NOW + 60)), None);
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "test data are literals")]
 fn stay(tolerations: Value, key: &str, tainted_s: i64) -> Stay {
     let pod: Pod =
         serde_json::from_value(json!({"spec": {"containers": [], "tolerations": tolerations}}))

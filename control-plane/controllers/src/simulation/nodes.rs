@@ -42,7 +42,7 @@ pub(super) async fn run(fake: FakeApi, count: usize, shutdown: CancellationToken
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            _ = heartbeat.tick() => renew(&fake, count).await,
+            _ = heartbeat.tick() => renew(&fake, count),
             item = queue.get() => {
                 let Some(item) = item else { break };
                 let Some(pod) = pods.get(item.key()) else { continue };
@@ -61,7 +61,7 @@ fn is_silent(fake: &FakeApi, node: &str) -> bool {
     })
 }
 
-async fn renew(fake: &FakeApi, count: usize) {
+fn renew(fake: &FakeApi, count: usize) {
     for number in 0..count {
         let node = name(number);
         if is_silent(fake, &node) {

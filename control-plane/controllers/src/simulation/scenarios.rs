@@ -458,6 +458,7 @@ fn deletion_of_a_deployment_follows_the_propagation_asked_for() {
     }
 }
 
+/// A node falls silent: when its pods stop serving and when they are told to go.
 #[test]
 fn a_silent_node_is_tainted_its_pods_stop_serving_and_are_replaced_after_five_minutes() {
     in_paused_time(async {
@@ -468,71 +469,39 @@ fn a_silent_node_is_tainted_its_pods_stop_serving_and_are_replaced_after_five_mi
             .until_or("v1", |fake| is_settled(fake, "web"), describe)
             .await;
         let started = tokio::time::Instant::now();
-        let silent = json!({"metadata": {"annotations": {"silent": "yes"}}});
-        let key = ObjectKey::new("", "node-1");
-        insist(|| {
-            cluster
-                .fake
-                .patch(NODES, &key, None, Patch::Merge(silent.clone()))
-        })
-        .await;
+        annotate_node(&cluster, json!({"silent": "yes"})).await;
         let on_it = |pod: &&Value| pod["spec"]["nodeName"] == "node-1";
+        let all_on_it = |fake: &FakeApi, holds: fn(&Value) -> bool| {
+            fake.all(PODS).iter().filter(on_it).all(holds)
+        };
         cluster
             .until("pods not ready", |fake| {
-                fake.all(PODS).iter().filter(on_it).all(|p| !is_ready(p))
+                all_on_it(fake, |pod| !is_ready(pod))
             })
             .await;
         let silence = started.elapsed().as_secs();
         assert!((40..65).contains(&silence), "marked after {silence} s");
-        cluster
-            .until_or(
-                "endpoints without them",
-                |fake| {
-                    let (ready, slices, _) = addresses(fake, "web");
-                    slices == ready
-                },
-                describe,
-            )
-            .await;
-        let taints = cluster.fake.all(NODES)[1]["spec"]["taints"].clone();
-        let has = |key: &str, effect: &str| {
-            taints
-                .as_array()
-                .expect("taints")
-                .iter()
-                .any(|t| t["key"] == key && t["effect"] == effect)
+        let without_them = |fake: &FakeApi| {
+            let (ready, slices, _) = addresses(fake, "web");
+            slices == ready
         };
+        cluster
+            .until_or("endpoints without them", without_them, describe)
+            .await;
+        let unreachable = json!("node.kubernetes.io/unreachable");
+        let taints = cluster.fake.all(NODES)[1]["spec"]["taints"].clone();
+        let taints = taints.as_array().expect("taints");
         assert!(
-            has("node.kubernetes.io/unreachable", "NoSchedule"),
-            "{taints}"
+            taints
+                .iter()
+                .any(|t| t["key"] == unreachable && t["effect"] == "NoSchedule")
         );
         cluster
-            .until("evicted", |fake| {
-                fake.all(PODS)
-                    .iter()
-                    .filter(on_it)
-                    .all(|pod| !is_active(pod))
-            })
+            .until("evicted", |fake| all_on_it(fake, |pod| !is_active(pod)))
             .await;
         let evicted = started.elapsed().as_secs();
         assert!((340..380).contains(&evicted), "evicted after {evicted} s");
-        let loud = json!({"metadata": {"annotations": {"silent": null}}});
-        insist(|| {
-            cluster
-                .fake
-                .patch(NODES, &key, None, Patch::Merge(loud.clone()))
-        })
-        .await;
-        let report = json!({"status": {"conditions": [{
-            "type": "Ready", "status": "True", "reason": "KubeletReady",
-            "lastHeartbeatTime": proto_api::types::Time::from_timestamp(cluster.fake.clock().now()),
-        }]}});
-        insist(|| {
-            cluster
-                .fake
-                .patch(NODES, &key, Some("status"), Patch::Merge(report.clone()))
-        })
-        .await;
+        come_back(&cluster).await;
         cluster
             .until("untainted", |fake| {
                 fake.all(NODES)[1]["spec"].get("taints").is_none()
@@ -540,6 +509,32 @@ fn a_silent_node_is_tainted_its_pods_stop_serving_and_are_replaced_after_five_mi
             .await;
         cluster.stop().await;
     });
+}
+
+async fn annotate_node(cluster: &Cluster, annotations: Value) {
+    let key = ObjectKey::new("", "node-1");
+    let change = json!({"metadata": {"annotations": annotations}});
+    insist(|| {
+        cluster
+            .fake
+            .patch(NODES, &key, None, Patch::Merge(change.clone()))
+    })
+    .await;
+}
+
+async fn come_back(cluster: &Cluster) {
+    annotate_node(cluster, json!({"silent": null})).await;
+    let now = proto_api::types::Time::from_timestamp(cluster.fake.clock().now());
+    let report = json!({"status": {"conditions": [{
+        "type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now,
+    }]}});
+    let key = ObjectKey::new("", "node-1");
+    insist(|| {
+        cluster
+            .fake
+            .patch(NODES, &key, Some("status"), Patch::Merge(report.clone()))
+    })
+    .await;
 }
 
 #[test]
