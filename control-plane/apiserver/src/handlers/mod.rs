@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::HeaderMap;
+use hyper::header::USER_AGENT;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
@@ -40,6 +41,9 @@ use crate::node_streams::NodeStreams;
 use crate::registry::{Kind, Subresource};
 use crate::server::{Server, Target, WriteContext, WriteMode};
 use crate::status::{GroupResource, StatusError};
+
+/// Longest name of a field manager (as upstream).
+const FIELD_MANAGER_CHARS_MAX: usize = 128;
 
 /// Everything a request may need.
 pub(crate) struct Api {
@@ -257,6 +261,14 @@ impl Call {
         }
     }
 
+    /// `fieldManager`, else the start of the user agent.
+    fn field_manager(&self) -> String {
+        let agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+        let program = agent.unwrap_or("unknown").split('/').next().unwrap_or_default();
+        let manager = self.query.get("fieldManager").unwrap_or(program);
+        manager.chars().take(FIELD_MANAGER_CHARS_MAX).collect()
+    }
+
     pub(crate) fn accept(&self) -> Result<Accept, StatusError> {
         Accept::of(&self.headers)
     }
@@ -293,10 +305,7 @@ impl Call {
                 }
             }
         }
-        Ok(WriteContext {
-            user: Arc::clone(&self.user),
-            mode,
-        })
+        Ok(WriteContext { user: Arc::clone(&self.user), mode, manager: self.field_manager() })
     }
 }
 

@@ -1,5 +1,6 @@
-//! PATCH: JSON, merge and strategic merge patches.
+//! PATCH: JSON, merge and strategic merge patches, server-side apply.
 
+use proto_api::apply::OnConflict;
 use proto_api::decode::{self, Encoding};
 use proto_api::schema::Gvk;
 
@@ -19,6 +20,9 @@ impl Call {
         self.accept()?;
         let kind = BodyKind::of(&self.headers)?;
         let body = read_body(request.into_body()).await?;
+        if kind == BodyKind::ApplyPatch {
+            return self.apply(target, &body).await;
+        }
         let (tree, mut findings) = decode::parse(&body, Encoding::Json)
             .map_err(|fault| StatusError::bad_request(format!("error decoding patch: {fault}")))?;
         let patch = match kind {
@@ -49,6 +53,33 @@ impl Call {
         } else {
             self.object_answer(200, target.kind, &patched.obj)?
         };
+        self.warn(&mut answer, &findings, &[])?;
+        Ok(answer)
+    }
+
+    /// Server-side apply.
+    async fn apply(&self, target: &Target, body: &[u8]) -> Result<Response, StatusError> {
+        let applicable = matches!(target.subresource, None | Some(Subresource::Status));
+        if !applicable || target.kind.view.is_some() {
+            return Err(BodyKind::not_a_patch());
+        }
+        if self.query.get("fieldManager").is_none() {
+            return Err(StatusError::new(
+                422,
+                "Invalid",
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is \
+                 required for apply patch",
+            ));
+        }
+        let (config, findings) = decode::parse(body, Encoding::Yaml)
+            .map_err(|fault| StatusError::bad_request(format!("error decoding YAML: {fault}")))?;
+        self.refuse_findings(gvk(target.kind), &findings)?;
+        let conflict =
+            if self.query.flag("force") { OnConflict::Take } else { OnConflict::Refuse };
+        let context = self.write_context(false)?;
+        let (obj, created) = self.api.server.apply(target, &config, conflict, &context).await?;
+        let code = if created { 201 } else { 200 };
+        let mut answer = self.object_answer(code, target.kind, &obj)?;
         self.warn(&mut answer, &findings, &[])?;
         Ok(answer)
     }

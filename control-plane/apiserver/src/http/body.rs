@@ -29,7 +29,7 @@ pub(crate) enum BodyKind {
 
 const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
-                       application/strategic-merge-patch+json";
+                       application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 impl BodyKind {
     /// The kind of a body; JSON when the client does not say.

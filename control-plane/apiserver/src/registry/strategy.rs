@@ -114,6 +114,7 @@ pub trait Strategy: Debug + Send + Sync {
 pub(super) fn keep_all_but_status(new: &mut Value, old: &Value) {
     let status = new.get("status").cloned();
     let resource_version = tree::at(new, &["metadata", "resourceVersion"]).clone();
+    let managers = tree::at(new, &["metadata", "managedFields"]).clone();
     let mut kept = old.clone();
     match status {
         Some(status) => {
@@ -126,6 +127,9 @@ pub(super) fn keep_all_but_status(new: &mut Value, old: &Value) {
     if !resource_version.is_null() {
         tree::object_mut(&mut kept, "metadata")
             .insert("resourceVersion".to_owned(), resource_version);
+    }
+    if !managers.is_null() {
+        tree::object_mut(&mut kept, "metadata").insert("managedFields".to_owned(), managers);
     }
     *new = kept;
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proto_api::names;
 use serde_json::{Value, json};
 
+use super::apply::Ownership;
 use super::commit::{Change, CommitFault};
 use super::{Server, Target, WriteContext, new_uid};
 use crate::object::{Obj, ObjKey};
@@ -27,12 +28,26 @@ impl Server {
         body: Value,
         context: &WriteContext,
     ) -> Result<Arc<Obj>, StatusError> {
+        self.create_as(kind, namespace, body, context, Ownership::Noted).await
+    }
+
+    pub(super) async fn create_as(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        body: Value,
+        context: &WriteContext,
+        ownership: Ownership,
+    ) -> Result<Arc<Obj>, StatusError> {
         let body = kind
             .view
             .map_or_else(|| body.clone(), |view| (view.store)(body.clone()));
         let mut attempt = 0;
         loop {
             let mut value = body.clone();
+            if ownership == Ownership::Noted {
+                tree::object_mut(&mut value, "metadata").shift_remove("managedFields");
+            }
             let generated = self.fill_metadata(kind, namespace, &mut value)?;
             let target = Target::new(kind, namespace, tree::text(&value, &["metadata", "name"]));
             self.complete_new(&target, &mut value).await?;
@@ -98,7 +113,6 @@ impl Server {
             "selfLink",
             "deletionTimestamp",
             "deletionGracePeriodSeconds",
-            "managedFields",
         ] {
             meta.shift_remove(field);
         }

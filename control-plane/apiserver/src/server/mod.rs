@@ -4,6 +4,7 @@
 //! wait for the cache). Must not know: HTTP, authentication. Every write is one commit; nothing is
 //! answered before it is durable and in the cache, so a caller reads what it wrote.
 
+mod apply;
 mod commit;
 mod create;
 mod delete;
@@ -43,6 +44,8 @@ pub struct WriteContext {
     pub user: Arc<User>,
     /// Whether the write is committed.
     pub mode: WriteMode,
+    /// Whose fields the write changes, in `managedFields`.
+    pub manager: String,
 }
 
 /// Whether a write is committed.
@@ -58,10 +61,8 @@ impl WriteContext {
     /// A committed write of `user`.
     #[must_use]
     pub fn of(user: Arc<User>) -> Self {
-        Self {
-            user,
-            mode: WriteMode::Commit,
-        }
+        let manager = user.name.strip_prefix("system:").unwrap_or(&user.name).to_owned();
+        Self { user, mode: WriteMode::Commit, manager }
     }
 }
 

@@ -56,7 +56,7 @@ impl Server {
                     (false, Some(view)) => (view.show)(old.clone()),
                     (false, None) => old.clone(),
                 };
-                let patched = self.apply(type_id, shown, patch)?;
+                let patched = self.patch_value(type_id, shown, patch)?;
                 let (checked, found) = decode::check(self.schema, type_id, patched)
                     .map_err(|fault| StatusError::bad_request(fault.to_string()))?;
                 refuse(&found)?;
@@ -71,7 +71,7 @@ impl Server {
         Ok(Patched { obj, findings })
     }
 
-    fn apply(
+    fn patch_value(
         &self,
         type_id: proto_api::schema::TypeId,
         object: Value,

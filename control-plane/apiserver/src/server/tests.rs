@@ -7,14 +7,14 @@ use crate::cache::{self, Filter, ListRequest};
 use crate::registry::Subresource;
 
 /// A server over a memory store with namespace `d`, its default account, and the pump running.
-struct Fixture {
-    server: Arc<Server>,
-    context: WriteContext,
+pub(super) struct Fixture {
+    pub(super) server: Arc<Server>,
+    pub(super) context: WriteContext,
     _stop: tokio_util::sync::DropGuard,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let cache = Arc::new(WatchCache::new(&Registry::default()));
         let revision = cache::load(&cache, &*store).await.unwrap();
@@ -53,12 +53,12 @@ impl Fixture {
             .unwrap()
     }
 
-    fn target(&self, plural: &str, name: &str) -> Target {
+    pub(super) fn target(&self, plural: &str, name: &str) -> Target {
         let kind = self.kind(plural);
         Target::new(kind, if kind.namespaced() { "d" } else { "" }, name)
     }
 
-    async fn make(
+    pub(super) async fn make(
         &self,
         plural: &str,
         namespace: &str,
@@ -575,4 +575,20 @@ async fn an_unknown_field_selector_is_refused() {
     )
     .unwrap();
     assert_eq!(filter.namespace.as_deref(), Some("d"));
+}
+
+#[tokio::test]
+async fn a_lease_is_patched_freely_and_replaced_only_by_revision() {
+    let fixture = Fixture::new().await;
+    let body = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}});
+    let made = fixture.make("leases", "d", body.clone()).await.unwrap();
+    let target = fixture.target("leases", "l");
+    let patched = fixture.merge(&target, json!({"spec": {"holderIdentity": "b"}})).await.unwrap();
+    assert_eq!(patched["spec"]["holderIdentity"], "b");
+    let server = &fixture.server;
+    let error = server.update(&target, body, &fixture.context).await.unwrap_err();
+    assert!(error.message.ends_with("must be specified for an update"), "{error}");
+    let stale = server.update(&target, made.value(), &fixture.context).await.unwrap_err();
+    assert_eq!(stale.code, 409);
+    server.update(&target, patched, &fixture.context).await.unwrap();
 }

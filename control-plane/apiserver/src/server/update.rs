@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::apply::{Ownership, note_owner};
 use super::commit::{Change, CommitFault};
 use super::{Server, Target, WriteContext};
+use crate::field::{FieldError, Path};
 use crate::object::Obj;
 use crate::registry::{Kind, Prepare, Subresource};
 use crate::status::StatusError;
@@ -40,6 +42,7 @@ impl Server {
                 .await?;
             return Ok((made, true));
         }
+        check_conditional(target, &body)?;
         let obj = self.modify(target, context, |_| Ok(body.clone())).await?;
         Ok((obj, false))
     }
@@ -80,6 +83,16 @@ impl Server {
         &self,
         target: &Target,
         context: &WriteContext,
+        change: impl FnMut(&Value) -> Result<Value, StatusError>,
+    ) -> Result<Arc<Obj>, StatusError> {
+        self.modify_as(target, context, Ownership::Noted, change).await
+    }
+
+    pub(super) async fn modify_as(
+        &self,
+        target: &Target,
+        context: &WriteContext,
+        ownership: Ownership,
         mut change: impl FnMut(&Value) -> Result<Value, StatusError>,
     ) -> Result<Arc<Obj>, StatusError> {
         let resource = target.kind.group_resource();
@@ -96,8 +109,14 @@ impl Server {
             let old = current.value();
             let mut new = change(&old)?;
             let pinned = check_preconditions(target, &current, &new)?;
-            if let Some(finished) = prepare(target, &mut new, &old, &current)? {
-                return Ok(finished);
+            prepare(target, &mut new, &old);
+            if ownership == Ownership::Noted {
+                let now = self.now_text();
+                note_owner(self.schema, target, &mut new, &old, context, &now);
+            }
+            check(target, &new, &old)?;
+            if is_same(&new, &old) && !is_finished(target, &new) {
+                return Ok(current);
             }
             attempts += 1;
             let step = if is_finished(target, &new) {
@@ -121,6 +140,22 @@ impl Server {
     }
 }
 
+/// Some kinds are replaced only by who names the version that is replaced. (A patch names it by
+/// being one.)
+fn check_conditional(target: &Target, body: &Value) -> Result<(), StatusError> {
+    let rv = tree::text(body, &["metadata", "resourceVersion"]);
+    let unconditional = rv.is_empty() || rv == "0";
+    if !unconditional
+        || target.subresource.is_some()
+        || target.kind.strategy.updates_unconditionally()
+    {
+        return Ok(());
+    }
+    let path = Path::root("metadata").child("resourceVersion");
+    let error = FieldError::invalid(&path, 0, "must be specified for an update");
+    Err(target.invalid(&[error]))
+}
+
 /// Compares resourceVersion and uid of the new object; true when it names a revision.
 fn check_preconditions(target: &Target, current: &Obj, new: &Value) -> Result<bool, StatusError> {
     let resource = target.kind.group_resource();
@@ -134,15 +169,7 @@ fn check_preconditions(target: &Target, current: &Obj, new: &Value) -> Result<bo
         return Err(StatusError::conflict(resource, &target.key.name, &why));
     }
     if rv.is_empty() || rv == "0" {
-        if !target.kind.strategy.updates_unconditionally() && target.subresource.is_none() {
-            let error = crate::field::FieldError::invalid(
-                &crate::field::Path::root("metadata").child("resourceVersion"),
-                0,
-                "must be specified for an update",
-            );
-            return Err(target.invalid(&[error]));
-        }
-        return Ok(false);
+return Ok(false);
     }
     if rv != current.rv.to_string() {
         return Err(StatusError::modified(resource, &target.key.name));
@@ -150,18 +177,9 @@ fn check_preconditions(target: &Target, current: &Obj, new: &Value) -> Result<bo
     Ok(true)
 }
 
-/// Makes `new` storable; returns the current object when nothing changes.
-fn prepare(
-    target: &Target,
-    new: &mut Value,
-    old: &Value,
-    current: &Arc<Obj>,
-) -> Result<Option<Arc<Obj>>, StatusError> {
+/// Makes `new` a whole object: what this write may not change is taken from `old`.
+fn prepare(target: &Target, new: &mut Value, old: &Value) {
     let kind = target.kind;
-    let write = match target.subresource {
-        Some(Subresource::Status) => Prepare::Status,
-        _ => Prepare::Main,
-    };
     carry_metadata(new, old, kind);
     match target.subresource {
         Some(Subresource::Finalize) => {
@@ -173,23 +191,31 @@ fn prepare(
         Some(Subresource::Binding | Subresource::Scale) => {}
         _ => {
             kind.strategy.default(new);
-            kind.strategy.prepare_update(new, old, write);
+            kind.strategy.prepare_update(new, old, path_of(target));
         }
     }
     if target.subresource != Some(Subresource::Binding) {
         count_generation(new, old, kind);
     }
+}
+
+fn path_of(target: &Target) -> Prepare {
+    match target.subresource {
+        Some(Subresource::Status) => Prepare::Status,
+        _ => Prepare::Main,
+    }
+}
+
+/// Checks the whole of what would be stored.
+fn check(target: &Target, new: &Value, old: &Value) -> Result<(), StatusError> {
+    let strategy = target.kind.strategy;
     let mut errors = validation::object_meta_update(new, old);
-    errors.extend(validation::object_meta(kind, new));
+    errors.extend(validation::object_meta(target.kind, new));
     if !matches!(target.subresource, Some(Subresource::Binding)) {
-        errors.extend(kind.strategy.validate(new));
-        errors.extend(kind.strategy.validate_update(new, old, write));
+        errors.extend(strategy.validate(new));
+        errors.extend(strategy.validate_update(new, old, path_of(target)));
     }
-    if !errors.is_empty() {
-        return Err(target.invalid(&errors));
-    }
-    let same = is_same(new, old) && !is_finished(target, new);
-    Ok(same.then(|| Arc::clone(current)))
+    if errors.is_empty() { Ok(()) } else { Err(target.invalid(&errors)) }
 }
 
 /// Whether an object that is being deleted has nothing left to wait for.
@@ -237,9 +263,7 @@ fn carry_metadata(new: &mut Value, old: &Value, kind: &Kind) {
     object.insert("apiVersion".to_owned(), api_version);
     object.insert("kind".to_owned(), json!(kind.kind));
     let meta = tree::object_mut(new, "metadata");
-    for field in ["selfLink", "managedFields"] {
-        meta.shift_remove(field);
-    }
+    meta.shift_remove("selfLink");
     let before = tree::at(old, &["metadata"]);
     for field in [
         "namespace",

@@ -1,0 +1,198 @@
+//! Server-side apply: an object told in part, merged by the schema, with an owner for each field.
+//!
+//! Ownership (`metadata.managedFields`) is kept from an object's first apply on; until then its
+//! fields count as set "before first apply". So objects that nobody applies carry no entries.
+
+use std::sync::Arc;
+
+use proto_api::apply::{self, ApplyError, FieldSet, OnConflict, Writer};
+use proto_api::schema::Schema;
+use serde_json::Value;
+
+use super::{Server, Target, WriteContext};
+use crate::object::Obj;
+use crate::registry::Subresource;
+use crate::status::{Cause, Details, StatusError};
+use crate::tree;
+
+/// How often an apply that found no object, then found one on creating it, begins again.
+const ATTEMPTS_MAX: usize = 4;
+
+/// Whose entries a write carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// The object comes from an apply and has its entries.
+    Applied,
+    /// The write is noted in the entries, if the object has any.
+    Noted,
+}
+
+impl Server {
+    /// Applies `config` (parsed, not checked) as `context.manager`; true when it created the object.
+    ///
+    /// # Errors
+    /// Conflict with a cause for each field that another manager owns, unless they are taken;
+    /// BadRequest when the configuration does not fit the schema.
+    pub async fn apply(
+        &self,
+        target: &Target,
+        config: &Value,
+        on_conflict: OnConflict,
+        context: &WriteContext,
+    ) -> Result<(Arc<Obj>, bool), StatusError> {
+        check_config(target, config)?;
+        let pinned = !tree::is_unset(tree::at(config, &["metadata", "resourceVersion"]));
+        for attempt in 1..=ATTEMPTS_MAX {
+            let merge = |live: Option<&Value>| {
+                let mut merged = self.merge_applied(target, live, config, on_conflict, context)?;
+                if !pinned {
+                    tree::object_mut(&mut merged, "metadata").shift_remove("resourceVersion");
+                }
+                Ok(merged)
+            };
+            if self.cached(target).is_some() || target.subresource.is_some() {
+                let write = |live: &Value| merge(Some(live));
+                let applied = self.modify_as(target, context, Ownership::Applied, write).await?;
+                return Ok((applied, false));
+            }
+            let (kind, namespace) = (target.kind, &target.key.namespace);
+            let body = merge(None)?;
+            match self.create_as(kind, namespace, body, context, Ownership::Applied).await {
+                Ok(made) => return Ok((made, true)),
+                Err(error) if error.reason != "AlreadyExists" || attempt >= ATTEMPTS_MAX => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+        Err(StatusError::modified(target.kind.group_resource(), &target.key.name))
+    }
+
+    fn merge_applied(
+        &self,
+        target: &Target,
+        live: Option<&Value>,
+        config: &Value,
+        on_conflict: OnConflict,
+        context: &WriteContext,
+    ) -> Result<Value, StatusError> {
+        let type_id = self.type_of(target.kind)?;
+        let (api_version, now) = (target.kind.api_version(), self.now_text());
+        let ignored = ignored(target);
+        let writer = Writer {
+            schema: self.schema,
+            type_id,
+            manager: &context.manager,
+            api_version: &api_version,
+            subresource: target.subresource.map_or("", Subresource::name),
+            ignored: &ignored,
+            now: &now,
+        };
+        apply::apply(&writer, live, config, on_conflict)
+            .map_err(|fault| refusal(target, &fault))
+    }
+}
+
+/// Notes in the entries of an object that has any what a write other than an apply changed.
+pub(super) fn note_owner(
+    schema: &'static Schema,
+    target: &Target,
+    new: &mut Value,
+    old: &Value,
+    context: &WriteContext,
+    now: &str,
+) {
+    let tracked = !tree::list(old, &["metadata", "managedFields"]).is_empty();
+    let kind = target.kind;
+    let gvk = proto_api::schema::Gvk { group: kind.group, version: kind.version, kind: kind.kind };
+    let Some(type_id) = schema.kind(gvk).filter(|_| tracked) else {
+        tree::object_mut(new, "metadata").shift_remove("managedFields");
+        return;
+    };
+    let (api_version, ignored) = (kind.api_version(), ignored(target));
+    let writer = Writer {
+        schema,
+        type_id,
+        manager: &context.manager,
+        api_version: &api_version,
+        subresource: target.subresource.map_or("", Subresource::name),
+        ignored: &ignored,
+        now,
+    };
+    match apply::update(&writer, Some(old), new) {
+        Ok(noted) => *new = noted,
+        // Ownership must not stand in the way of a write; the next apply sees a conflict too few.
+        Err(fault) => {
+            tracing::warn!(kind = kind.kind, name = %target.key.name, %fault, "owner not noted");
+            let kept = tree::at(old, &["metadata", "managedFields"]).clone();
+            tree::object_mut(new, "metadata").insert("managedFields".to_owned(), kept);
+        }
+    }
+}
+
+/// Fields that the path does not write.
+fn ignored(target: &Target) -> FieldSet {
+    match target.subresource {
+        Some(_) => FieldSet::default().with(&["spec"]).with(&["metadata", "labels"]),
+        None if target.kind.strategy.has_status() => FieldSet::default().with(&["status"]),
+        None => FieldSet::default(),
+    }
+}
+
+fn check_config(target: &Target, config: &Value) -> Result<(), StatusError> {
+    let expected = target.kind.api_version();
+    let stated = tree::text(config, &["apiVersion"]);
+    if stated != expected {
+        return Err(StatusError::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {stated}, \
+             expected: {expected}"
+        )));
+    }
+    if tree::text(config, &["kind"]) != target.kind.kind {
+        return Err(StatusError::bad_request(format!(
+            "the kind in the patch ({}) does not match the resource's ({})",
+            tree::text(config, &["kind"]),
+            target.kind.kind
+        )));
+    }
+    if !tree::is_unset(tree::at(config, &["metadata", "managedFields"])) {
+        return Err(StatusError::bad_request("metadata.managedFields must be nil"));
+    }
+    let name = tree::text(config, &["metadata", "name"]);
+    if name != &*target.key.name {
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            target.key.name
+        )));
+    }
+    Ok(())
+}
+
+fn refusal(target: &Target, fault: &ApplyError) -> StatusError {
+    let kind = target.kind;
+    match fault {
+        ApplyError::Conflicts(conflicts) => {
+            let mut error = StatusError::new(409, "Conflict", fault.to_string());
+            let cause = |conflict: &apply::Conflict| Cause {
+                reason: "FieldManagerConflict".to_owned(),
+                message: conflict.message.clone(),
+                field: conflict.field.clone(),
+            };
+            let causes = conflicts.iter().map(cause).collect();
+            error.details = Some(Box::new(Details { causes, ..Details::default() }));
+            error
+        }
+        ApplyError::Schema(_) => StatusError::bad_request(format!(
+            "failed to create typed patch object ({}/{}; {}, Kind={}): {fault}",
+            target.key.namespace,
+            target.key.name,
+            kind.api_version(),
+            kind.kind
+        )),
+        ApplyError::Decode(fault) => StatusError::bad_request(fault.to_string()),
+        ApplyError::ManagedFields(_) => StatusError::internal(fault),
+    }
+}
+
+#[cfg(test)]
+mod tests;
