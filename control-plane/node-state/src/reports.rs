@@ -286,17 +286,16 @@ impl Reports {
     }
 
     async fn create_lease(&self, node: &str, renew_time: &str) -> Result<(), ApiError> {
-        let owner = self.informers.of::<Node>().get(&ObjectKey::new("", node));
-        let owners: Vec<Value> = owner
-            .map(|owner| {
-                let uid = owner.metadata.uid.clone();
-                json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid})
-            })
-            .into_iter()
-            .collect();
+        // The Lease belongs to the Node; before the node has registered there is none to belong to,
+        // and the next heartbeat tries again.
+        let Some(owner) = self.informers.of::<Node>().get(&ObjectKey::new("", node)) else {
+            return Ok(());
+        };
+        let uid = owner.metadata.uid.clone();
         let body = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"name": node, "namespace": LEASE_NAMESPACE, "ownerReferences": owners},
+            "metadata": {"name": node, "namespace": LEASE_NAMESPACE, "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}]},
             "spec": {"holderIdentity": node, "leaseDurationSeconds": LEASE_SECONDS,
                 "renewTime": renew_time},
         });
