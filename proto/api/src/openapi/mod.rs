@@ -49,6 +49,27 @@ pub fn document(
     document.to_string().into_bytes()
 }
 
+/// An OpenAPI v2 document without definitions, as protobuf: kubectl asks for it when the v3 document
+/// does not know a kind, and then reports the unknown kind instead of the missing document.
+pub fn legacy_document() -> Vec<u8> {
+    // gnostic's openapi.v2.Document: 1 swagger, 2 info (1 title, 2 version), 8 paths.
+    let mut info = Vec::new();
+    push_field(&mut info, 1, b"Kubernetes");
+    push_field(&mut info, 2, VERSION.as_bytes());
+    let mut document = Vec::new();
+    push_field(&mut document, 1, b"2.0");
+    push_field(&mut document, 2, &info);
+    push_field(&mut document, 8, b"");
+    document
+}
+
+/// Appends a length-delimited protobuf field; number and length stay below 16 and 128.
+fn push_field(message: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+    message.push(number << 3 | 2);
+    message.extend(u8::try_from(bytes.len()));
+    message.extend_from_slice(bytes);
+}
+
 /// The hash that the index carries in a document's URL, so that clients may cache it for good.
 pub fn hash(document: &[u8]) -> String {
     format!("{:032X}", xxh3_128(document))

@@ -128,3 +128,10 @@ fn equal_documents_have_equal_hashes() {
     assert_ne!(hash(b"a"), hash(b"b"));
     assert_eq!(hash(b"").len(), 32);
 }
+
+#[test]
+fn the_legacy_document_is_small_and_well_formed() {
+    let document = legacy_document();
+    assert_eq!(&document[..5], b"\x0a\x032.0");
+    assert!(document.ends_with(b"v1.37.0\x42\x00"));
+}
