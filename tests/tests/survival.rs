@@ -1,0 +1,263 @@
+//! The dataplane outlives the agent that made it: an agent is killed while its node serves, and no
+//! request through a service's address notices.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::{Cluster, Options, until};
+
+/// A loaded machine starts a pod, or an agent, in seconds.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Kills of each node's agent, one after the other.
+const KILLS: u32 = 5;
+
+/// Requests that must be answered between a kill and the next one.
+const REQUESTS: usize = 30;
+
+/// Maps whose loss would cost a connection or a service.
+const MAPS: [&str; 8] = ["fe4", "svc", "slot", "be", "ct4", "ep", "local", "sks"];
+
+#[test]
+fn killed_agents_cost_no_request_and_adopt_what_runs() -> Result<()> {
+    let cluster = Cluster::up("survival", Options::default())?;
+    cluster.apply_file("examples/hello.yaml")?;
+    let rollout = ["rollout", "status", "deploy/hello", "--timeout=60s"];
+    cluster.kubectl(&rollout)?.success()?;
+    start_asking(&cluster, &service_address(&cluster)?)?;
+    until(SOON, "the first answers", || answers(&cluster, REQUESTS))?;
+    let (containers, maps) = (containers(&cluster)?, map_ids(&cluster)?);
+    for node in cluster.nodes()? {
+        for _ in 0..KILLS {
+            kill_agent(&cluster, &node.name)?;
+        }
+    }
+    ensure!(
+        self::containers(&cluster)? == containers,
+        "containers were made anew"
+    );
+    ensure!(map_ids(&cluster)? == maps, "maps were made anew");
+    the_new_agents_are_in_charge(&cluster)?;
+    answers(&cluster, 1)?;
+    cluster.down()
+}
+
+#[test]
+fn a_pods_socket_shows_the_service_as_its_peer() -> Result<()> {
+    let cluster = tests::shared()?;
+    cluster.namespace("peer")?;
+    let hello = std::fs::read_to_string(tests::root().join("examples/hello.yaml"))
+        .context("read the example")?;
+    let apply = ["apply", "--namespace=peer", "--filename=-"];
+    cluster.kubectl_with_input(&apply, &hello)?.success()?;
+    let rollout = [
+        "rollout",
+        "status",
+        "deploy/hello",
+        "--namespace=peer",
+        "--timeout=60s",
+    ];
+    cluster.kubectl(&rollout)?.success()?;
+    let jsonpath = "-o=jsonpath={.spec.clusterIP}";
+    let get = ["get", "service", "hello", "--namespace=peer", jsonpath];
+    let address = cluster.kubectl(&get)?.success()?.text().to_owned();
+    let list = ["get", "pods", "--namespace=peer", "-l=app=hello", "-o=json"];
+    let pods: Value = serde_json::from_str(&cluster.kubectl(&list)?.success()?.stdout)?;
+    let node = pods["items"][0]["spec"]["nodeName"]
+        .as_str()
+        .context("the pod's node")?;
+    let name = pods["items"][0]["metadata"]["name"]
+        .as_str()
+        .context("the pod's name")?;
+    // The services of this very node may lag behind the rollout by a moment.
+    let peer = until(SOON, "a connection from inside the pod", || {
+        Ok(cluster
+            .exec(node, &["sh", "-c", &peer_script(name, &address)])?
+            .success()?)
+    })?;
+    ensure!(peer.text() == format!("{address}:80"), "{}", peer.text());
+    Ok(())
+}
+
+/// Connects from the network namespace of the pod `name` and prints what `getpeername` says.
+fn peer_script(name: &str, address: &str) -> String {
+    let connect = format!(
+        "socket(S, AF_INET, SOCK_STREAM, 0) or die; \
+         connect(S, pack_sockaddr_in(80, inet_aton(\"{address}\"))) or die \"connect: $!\"; \
+         my ($port, $ip) = unpack_sockaddr_in(getpeername(S)); \
+         print inet_ntoa($ip), \":$port\\n\""
+    );
+    // The container's processes have its pod's name in their environment.
+    format!(
+        "for process in /proc/[0-9]*; do \
+           if tr '\\0' '\\n' < $process/environ 2>/dev/null | grep -qx 'POD_NAME={name}'; then \
+             exec nsenter --net=$process/ns/net perl -MSocket -e '{connect}'; \
+           fi; \
+         done; \
+         echo 'no process of {name}' >&2; exit 1"
+    )
+}
+
+fn service_address(cluster: &Cluster) -> Result<String> {
+    let get = ["get", "service", "hello", "-o=jsonpath={.spec.clusterIP}"];
+    Ok(cluster.kubectl(&get)?.success()?.text().to_owned())
+}
+
+/// A pod on each node that asks the service again and again, and notes how it went: by address,
+/// since names are answered by the agent itself.
+fn start_asking(cluster: &Cluster, address: &str) -> Result<()> {
+    for node in cluster.nodes()? {
+        let manifest = format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: asking-{node}
+  labels:
+    app: asking
+spec:
+  nodeName: {node}
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: asking
+      image: skep.local/busybox
+      imagePullPolicy: IfNotPresent
+      command:
+        - sh
+        - -c
+        - |
+          while true; do
+            if wget -q -O /dev/null http://{address}/; then echo answered; else echo failed; fi
+            sleep 0.01
+          done
+"#,
+            node = node.name
+        );
+        cluster.apply(&manifest)?.success()?;
+    }
+    let wait = [
+        "wait",
+        "--for=condition=Ready",
+        "pod",
+        "-l=app=asking",
+        "--timeout=60s",
+    ];
+    cluster.kubectl(&wait)?.success()?;
+    Ok(())
+}
+
+/// Answers that the pods have got so far, by pod; each at least `least`.
+/// # Errors
+/// When a request failed, or there are fewer.
+fn answers(cluster: &Cluster, least: usize) -> Result<BTreeMap<String, usize>> {
+    let mut answers = BTreeMap::new();
+    for node in cluster.nodes()? {
+        let pod = format!("asking-{}", node.name);
+        let log = cluster.kubectl(&["logs", &pod])?.success()?.stdout;
+        let count = |word: &str| log.lines().filter(|line| *line == word).count();
+        let other = log.lines().find(|line| *line != "answered");
+        ensure!(
+            other.is_none(),
+            "{pod}: {} requests failed: {other:?}",
+            count("failed")
+        );
+        ensure!(
+            count("answered") >= least,
+            "{pod}: {} answers",
+            count("answered")
+        );
+        answers.insert(pod, count("answered"));
+    }
+    Ok(answers)
+}
+
+/// Kills a node's agent and waits until another one serves and the pods have got more answers.
+fn kill_agent(cluster: &Cluster, node: &str) -> Result<()> {
+    let before = answers(cluster, 1)?;
+    let old = cluster.agent(node)?;
+    old.signal("KILL")?;
+    until(SOON, "another agent on the node", || {
+        let new = cluster.agent(node)?;
+        ensure!(new != old, "the old one");
+        Ok(())
+    })?;
+    until(SOON, "answers after the kill", || {
+        let now = answers(cluster, 1)?;
+        for (pod, count) in &now {
+            let more = count - before.get(pod).copied().unwrap_or_default();
+            ensure!(more >= REQUESTS, "{pod}: {more} more answers");
+        }
+        Ok(())
+    })
+}
+
+/// Containers of all pods and how often they were started again.
+fn containers(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
+    let list = cluster
+        .kubectl(&["get", "pods", "-o=json"])?
+        .success()?
+        .stdout;
+    let list: Value = serde_json::from_str(&list)?;
+    let pods = list["items"].as_array().context("a list of pods")?;
+    pods.iter()
+        .map(|pod| {
+            let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+            let status = &pod["status"]["containerStatuses"][0];
+            let id = status["containerID"].as_str().context("a container's id")?;
+            Ok((
+                name.to_owned(),
+                format!("{id}, restarts {}", status["restartCount"]),
+            ))
+        })
+        .collect()
+}
+
+/// The kernel's ids of the pinned maps, by node and name: another id is another map.
+fn map_ids(cluster: &Cluster) -> Result<BTreeMap<String, u64>> {
+    let mut ids = BTreeMap::new();
+    for node in cluster.nodes()? {
+        for map in MAPS {
+            let pin = format!("/sys/fs/bpf/skep/v1/{map}");
+            let show = ["bpftool", "--json", "map", "show", "pinned", &pin];
+            let shown = cluster.exec(&node.name, &show)?.success()?;
+            let shown: Value = serde_json::from_str(&shown.stdout)?;
+            let id = shown["id"].as_u64().context("a map's id")?;
+            ids.insert(format!("{} {map}", node.name), id);
+        }
+    }
+    Ok(ids)
+}
+
+/// What was adopted is also changed: a scaled service loses its backends on every node.
+fn the_new_agents_are_in_charge(cluster: &Cluster) -> Result<()> {
+    let address = service_address(cluster)?;
+    let backends = || -> Result<BTreeMap<String, usize>> {
+        let shown = cluster.skep(&["lb", "list"])?.success()?.stdout;
+        let mut backends = BTreeMap::new();
+        for node in cluster.nodes()? {
+            let of_node = |line: &&str| line.starts_with(&node.name) && line.contains(&address);
+            let active = shown
+                .lines()
+                .filter(of_node)
+                .filter(|line| line.contains("active"));
+            backends.insert(node.name.clone(), active.count());
+        }
+        Ok(backends)
+    };
+    for replicas in [2, 4] {
+        let scale = ["scale", "deploy/hello", &format!("--replicas={replicas}")];
+        cluster.kubectl(&scale)?.success()?;
+        until(SOON, "the changed set in both kernels", || {
+            let backends = backends()?;
+            ensure!(
+                backends.values().all(|count| *count == replicas),
+                "{backends:?}"
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
