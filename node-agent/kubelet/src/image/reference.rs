@@ -42,6 +42,20 @@ pub(crate) fn default_policy(image: &str) -> &'static str {
     }
 }
 
+/// The registry of images that come by import only. There is no server of the name: `local` is
+/// reserved for names that are not in the global DNS (RFC 6762).
+const IMPORT_ONLY_REGISTRY: &str = "skep.local/";
+
+/// The policy that is acted on. An image of the import-only registry that is present is current by
+/// definition, so asking always means asking when it is absent.
+pub(crate) fn effective_policy<'a>(image: &str, policy: &'a str) -> &'a str {
+    if policy == "Always" && image.starts_with(IMPORT_ONLY_REGISTRY) {
+        "IfNotPresent"
+    } else {
+        policy
+    }
+}
+
 /// What is wrong with an image name, in upstream's words; `None` when nothing is.
 pub(crate) fn fault(image: &str) -> Option<&'static str> {
     let (name, suffix) = split(image);
@@ -99,6 +113,9 @@ mod tests {
         assert_eq!(default_policy("a"), "Always");
         assert_eq!(default_policy("localhost:5000/a"), "Always");
         assert_eq!(default_policy("a:latest"), "Always");
+        assert_eq!(effective_policy("skep.local/a", "Always"), "IfNotPresent");
+        assert_eq!(effective_policy("skep.local/a", "Never"), "Never");
+        assert_eq!(effective_policy("skep.localhost/a", "Always"), "Always");
         assert_eq!(default_policy("a:v1"), "IfNotPresent");
         assert_eq!(default_policy("a@sha256:00"), "IfNotPresent");
     }
