@@ -39,7 +39,7 @@ use crate::http::{
 use crate::metrics::Metrics;
 use crate::node_streams::NodeStreams;
 use crate::registry::{Kind, Subresource};
-use crate::server::{Server, Target, WriteContext, WriteMode};
+use crate::server::{Owners, Server, Target, WriteContext, WriteMode};
 use crate::status::{GroupResource, StatusError};
 
 /// Longest name of a field manager (as upstream).
@@ -263,8 +263,15 @@ impl Call {
 
     /// `fieldManager`, else the start of the user agent.
     fn field_manager(&self) -> String {
-        let agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
-        let program = agent.unwrap_or("unknown").split('/').next().unwrap_or_default();
+        let agent = self
+            .headers
+            .get(USER_AGENT)
+            .and_then(|value| value.to_str().ok());
+        let program = agent
+            .unwrap_or("unknown")
+            .split('/')
+            .next()
+            .unwrap_or_default();
         let manager = self.query.get("fieldManager").unwrap_or(program);
         manager.chars().take(FIELD_MANAGER_CHARS_MAX).collect()
     }
@@ -305,7 +312,12 @@ impl Call {
                 }
             }
         }
-        Ok(WriteContext { user: Arc::clone(&self.user), mode, manager: self.field_manager() })
+        Ok(WriteContext {
+            user: Arc::clone(&self.user),
+            mode,
+            manager: self.field_manager(),
+            owners: Owners::FromCreation,
+        })
     }
 }
 

@@ -74,10 +74,17 @@ impl Call {
         let (config, findings) = decode::parse(body, Encoding::Yaml)
             .map_err(|fault| StatusError::bad_request(format!("error decoding YAML: {fault}")))?;
         self.refuse_findings(gvk(target.kind), &findings)?;
-        let conflict =
-            if self.query.flag("force") { OnConflict::Take } else { OnConflict::Refuse };
+        let conflict = if self.query.flag("force") {
+            OnConflict::Take
+        } else {
+            OnConflict::Refuse
+        };
         let context = self.write_context(false)?;
-        let (obj, created) = self.api.server.apply(target, &config, conflict, &context).await?;
+        let (obj, created) = self
+            .api
+            .server
+            .apply(target, &config, conflict, &context)
+            .await?;
         let code = if created { 201 } else { 200 };
         let mut answer = self.object_answer(code, target.kind, &obj)?;
         self.warn(&mut answer, &findings, &[])?;

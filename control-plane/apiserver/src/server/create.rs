@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proto_api::names;
 use serde_json::{Value, json};
 
-use super::apply::Ownership;
+use super::apply::{Ownership, note_owner};
 use super::commit::{Change, CommitFault};
 use super::{Server, Target, WriteContext, new_uid};
 use crate::object::{Obj, ObjKey};
@@ -28,7 +28,8 @@ impl Server {
         body: Value,
         context: &WriteContext,
     ) -> Result<Arc<Obj>, StatusError> {
-        self.create_as(kind, namespace, body, context, Ownership::Noted).await
+        self.create_as(kind, namespace, body, context, Ownership::Noted)
+            .await
     }
 
     pub(super) async fn create_as(
@@ -46,11 +47,16 @@ impl Server {
         loop {
             let mut value = body.clone();
             if ownership == Ownership::Noted {
+                // Entries of another object: what a client exported and creates anew.
                 tree::object_mut(&mut value, "metadata").shift_remove("managedFields");
             }
             let generated = self.fill_metadata(kind, namespace, &mut value)?;
             let target = Target::new(kind, namespace, tree::text(&value, &["metadata", "name"]));
             self.complete_new(&target, &mut value).await?;
+            if ownership == Ownership::Noted {
+                let now = self.now_text();
+                note_owner(self.schema, &target, &mut value, None, context, &now);
+            }
             let exists = || StatusError::already_exists(kind.group_resource(), &target.key.name);
             if self.cached(&target).is_some() && !generated {
                 return Err(exists());

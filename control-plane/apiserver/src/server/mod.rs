@@ -46,6 +46,17 @@ pub struct WriteContext {
     pub mode: WriteMode,
     /// Whose fields the write changes, in `managedFields`.
     pub manager: String,
+    /// Which objects get such entries.
+    pub owners: Owners,
+}
+
+/// Which objects a writer gives entries in `managedFields`; those that have some keep them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// Those it creates: clients from outside.
+    FromCreation,
+    /// None: the control plane's own components, whose objects are many and seldom applied.
+    None,
 }
 
 /// Whether a write is committed.
@@ -61,8 +72,17 @@ impl WriteContext {
     /// A committed write of `user`.
     #[must_use]
     pub fn of(user: Arc<User>) -> Self {
-        let manager = user.name.strip_prefix("system:").unwrap_or(&user.name).to_owned();
-        Self { user, mode: WriteMode::Commit, manager }
+        let manager = user
+            .name
+            .strip_prefix("system:")
+            .unwrap_or(&user.name)
+            .to_owned();
+        Self {
+            user,
+            mode: WriteMode::Commit,
+            manager,
+            owners: Owners::None,
+        }
     }
 }
 

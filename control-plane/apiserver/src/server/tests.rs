@@ -583,12 +583,27 @@ async fn a_lease_is_patched_freely_and_replaced_only_by_revision() {
     let body = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}});
     let made = fixture.make("leases", "d", body.clone()).await.unwrap();
     let target = fixture.target("leases", "l");
-    let patched = fixture.merge(&target, json!({"spec": {"holderIdentity": "b"}})).await.unwrap();
+    let patched = fixture
+        .merge(&target, json!({"spec": {"holderIdentity": "b"}}))
+        .await
+        .unwrap();
     assert_eq!(patched["spec"]["holderIdentity"], "b");
     let server = &fixture.server;
-    let error = server.update(&target, body, &fixture.context).await.unwrap_err();
-    assert!(error.message.ends_with("must be specified for an update"), "{error}");
-    let stale = server.update(&target, made.value(), &fixture.context).await.unwrap_err();
+    let error = server
+        .update(&target, body, &fixture.context)
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.ends_with("must be specified for an update"),
+        "{error}"
+    );
+    let stale = server
+        .update(&target, made.value(), &fixture.context)
+        .await
+        .unwrap_err();
     assert_eq!(stale.code, 409);
-    server.update(&target, patched, &fixture.context).await.unwrap();
+    server
+        .update(&target, patched, &fixture.context)
+        .await
+        .unwrap();
 }

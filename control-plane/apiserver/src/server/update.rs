@@ -85,7 +85,8 @@ impl Server {
         context: &WriteContext,
         change: impl FnMut(&Value) -> Result<Value, StatusError>,
     ) -> Result<Arc<Obj>, StatusError> {
-        self.modify_as(target, context, Ownership::Noted, change).await
+        self.modify_as(target, context, Ownership::Noted, change)
+            .await
     }
 
     pub(super) async fn modify_as(
@@ -112,7 +113,7 @@ impl Server {
             prepare(target, &mut new, &old);
             if ownership == Ownership::Noted {
                 let now = self.now_text();
-                note_owner(self.schema, target, &mut new, &old, context, &now);
+                note_owner(self.schema, target, &mut new, Some(&old), context, &now);
             }
             check(target, &new, &old)?;
             if is_same(&new, &old) && !is_finished(target, &new) {
@@ -169,7 +170,7 @@ fn check_preconditions(target: &Target, current: &Obj, new: &Value) -> Result<bo
         return Err(StatusError::conflict(resource, &target.key.name, &why));
     }
     if rv.is_empty() || rv == "0" {
-return Ok(false);
+        return Ok(false);
     }
     if rv != current.rv.to_string() {
         return Err(StatusError::modified(resource, &target.key.name));
@@ -215,7 +216,11 @@ fn check(target: &Target, new: &Value, old: &Value) -> Result<(), StatusError> {
         errors.extend(strategy.validate(new));
         errors.extend(strategy.validate_update(new, old, path_of(target)));
     }
-    if errors.is_empty() { Ok(()) } else { Err(target.invalid(&errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(target.invalid(&errors))
+    }
 }
 
 /// Whether an object that is being deleted has nothing left to wait for.

@@ -1,7 +1,8 @@
 //! Server-side apply: an object told in part, merged by the schema, with an owner for each field.
 //!
-//! Ownership (`metadata.managedFields`) is kept from an object's first apply on; until then its
-//! fields count as set "before first apply". So objects that nobody applies carry no entries.
+//! Ownership (`metadata.managedFields`) is kept of objects that a client created or applied. Those
+//! that the control plane makes itself carry no entries; their fields count as set "before first
+//! apply" when somebody does apply them.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use proto_api::apply::{self, ApplyError, FieldSet, OnConflict, Writer};
 use proto_api::schema::Schema;
 use serde_json::Value;
 
-use super::{Server, Target, WriteContext};
+use super::{Owners, Server, Target, WriteContext};
 use crate::object::Obj;
 use crate::registry::Subresource;
 use crate::status::{Cause, Details, StatusError};
@@ -52,12 +53,17 @@ impl Server {
             };
             if self.cached(target).is_some() || target.subresource.is_some() {
                 let write = |live: &Value| merge(Some(live));
-                let applied = self.modify_as(target, context, Ownership::Applied, write).await?;
+                let applied = self
+                    .modify_as(target, context, Ownership::Applied, write)
+                    .await?;
                 return Ok((applied, false));
             }
             let (kind, namespace) = (target.kind, &target.key.namespace);
             let body = merge(None)?;
-            match self.create_as(kind, namespace, body, context, Ownership::Applied).await {
+            match self
+                .create_as(kind, namespace, body, context, Ownership::Applied)
+                .await
+            {
                 Ok(made) => return Ok((made, true)),
                 Err(error) if error.reason != "AlreadyExists" || attempt >= ATTEMPTS_MAX => {
                     return Err(error);
@@ -65,7 +71,10 @@ impl Server {
                 Err(_) => {}
             }
         }
-        Err(StatusError::modified(target.kind.group_resource(), &target.key.name))
+        Err(StatusError::modified(
+            target.kind.group_resource(),
+            &target.key.name,
+        ))
     }
 
     fn merge_applied(
@@ -88,23 +97,31 @@ impl Server {
             ignored: &ignored,
             now: &now,
         };
-        apply::apply(&writer, live, config, on_conflict)
-            .map_err(|fault| refusal(target, &fault))
+        apply::apply(&writer, live, config, on_conflict).map_err(|fault| refusal(target, &fault))
     }
 }
 
-/// Notes in the entries of an object that has any what a write other than an apply changed.
+/// Notes in `managedFields` what a write other than an apply changed of `old` (nothing at
+/// creation), if the object has entries or the writer gives it some.
 pub(super) fn note_owner(
     schema: &'static Schema,
     target: &Target,
     new: &mut Value,
-    old: &Value,
+    old: Option<&Value>,
     context: &WriteContext,
     now: &str,
 ) {
-    let tracked = !tree::list(old, &["metadata", "managedFields"]).is_empty();
+    let entries = ["metadata", "managedFields"];
+    let tracked = match old {
+        Some(old) => !tree::list(old, &entries).is_empty(),
+        None => context.owners == Owners::FromCreation && target.kind.view.is_none(),
+    };
     let kind = target.kind;
-    let gvk = proto_api::schema::Gvk { group: kind.group, version: kind.version, kind: kind.kind };
+    let gvk = proto_api::schema::Gvk {
+        group: kind.group,
+        version: kind.version,
+        kind: kind.kind,
+    };
     let Some(type_id) = schema.kind(gvk).filter(|_| tracked) else {
         tree::object_mut(new, "metadata").shift_remove("managedFields");
         return;
@@ -119,12 +136,12 @@ pub(super) fn note_owner(
         ignored: &ignored,
         now,
     };
-    match apply::update(&writer, Some(old), new) {
+    match apply::update(&writer, old, new) {
         Ok(noted) => *new = noted,
         // Ownership must not stand in the way of a write; the next apply sees a conflict too few.
         Err(fault) => {
             tracing::warn!(kind = kind.kind, name = %target.key.name, %fault, "owner not noted");
-            let kept = tree::at(old, &["metadata", "managedFields"]).clone();
+            let kept = old.map_or(Value::Null, |old| tree::at(old, &entries).clone());
             tree::object_mut(new, "metadata").insert("managedFields".to_owned(), kept);
         }
     }
@@ -132,10 +149,11 @@ pub(super) fn note_owner(
 
 /// Fields that the path does not write.
 fn ignored(target: &Target) -> FieldSet {
+    let none = FieldSet::default();
     match target.subresource {
-        Some(_) => FieldSet::default().with(&["spec"]).with(&["metadata", "labels"]),
-        None if target.kind.strategy.has_status() => FieldSet::default().with(&["status"]),
-        None => FieldSet::default(),
+        Some(Subresource::Status) => none.with(&["spec"]).with(&["metadata", "labels"]),
+        _ if target.kind.strategy.has_status() => none.with(&["status"]),
+        _ => none,
     }
 }
 
@@ -156,7 +174,9 @@ fn check_config(target: &Target, config: &Value) -> Result<(), StatusError> {
         )));
     }
     if !tree::is_unset(tree::at(config, &["metadata", "managedFields"])) {
-        return Err(StatusError::bad_request("metadata.managedFields must be nil"));
+        return Err(StatusError::bad_request(
+            "metadata.managedFields must be nil",
+        ));
     }
     let name = tree::text(config, &["metadata", "name"]);
     if name != &*target.key.name {
@@ -179,7 +199,10 @@ fn refusal(target: &Target, fault: &ApplyError) -> StatusError {
                 field: conflict.field.clone(),
             };
             let causes = conflicts.iter().map(cause).collect();
-            error.details = Some(Box::new(Details { causes, ..Details::default() }));
+            error.details = Some(Box::new(Details {
+                causes,
+                ..Details::default()
+            }));
             error
         }
         ApplyError::Schema(_) => StatusError::bad_request(format!(

@@ -6,8 +6,7 @@ use crate::server::Patch;
 use crate::server::tests::Fixture;
 
 fn config(data: Value) -> Value {
-    let mut config =
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
+    let mut config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
     config["data"] = data;
     config
 }
@@ -24,11 +23,21 @@ impl Applier {
         Self { fixture, target }
     }
 
-    async fn apply(&self, manager: &str, data: Value, on: OnConflict) -> Result<Value, StatusError> {
-        let context =
-            WriteContext { manager: manager.to_owned(), ..self.fixture.context.clone() };
-        let applied =
-            self.fixture.server.apply(&self.target, &config(data), on, &context).await?;
+    async fn apply(
+        &self,
+        manager: &str,
+        data: Value,
+        on: OnConflict,
+    ) -> Result<Value, StatusError> {
+        let context = WriteContext {
+            manager: manager.to_owned(),
+            ..self.fixture.context.clone()
+        };
+        let applied = self
+            .fixture
+            .server
+            .apply(&self.target, &config(data), on, &context)
+            .await?;
         Ok(applied.0.value())
     }
 }
@@ -36,23 +45,45 @@ impl Applier {
 #[tokio::test]
 async fn an_apply_creates_then_changes_and_the_same_again_changes_nothing() {
     let applier = Applier::new().await;
-    let made = applier.apply("a", json!({"x": "1", "y": "1"}), Refuse).await.unwrap();
+    let made = applier
+        .apply("a", json!({"x": "1", "y": "1"}), Refuse)
+        .await
+        .unwrap();
     assert_eq!(made["metadata"]["managedFields"][0]["manager"], "a");
     assert_eq!(made["metadata"]["managedFields"][0]["operation"], "Apply");
-    let again = applier.apply("a", json!({"x": "1", "y": "1"}), Refuse).await.unwrap();
-    assert_eq!(again["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    let again = applier
+        .apply("a", json!({"x": "1", "y": "1"}), Refuse)
+        .await
+        .unwrap();
+    assert_eq!(
+        again["metadata"]["resourceVersion"],
+        made["metadata"]["resourceVersion"]
+    );
     let less = applier.apply("a", json!({"x": "2"}), Refuse).await.unwrap();
-    assert_eq!(less["data"], json!({"x": "2"}), "what is no longer applied goes");
+    assert_eq!(
+        less["data"],
+        json!({"x": "2"}),
+        "what is no longer applied goes"
+    );
 }
 
 #[tokio::test]
 async fn another_owner_conflicts_until_the_field_is_taken() {
     let applier = Applier::new().await;
     applier.apply("a", json!({"x": "1"}), Refuse).await.unwrap();
-    let error = applier.apply("b", json!({"x": "2"}), Refuse).await.unwrap_err();
+    let error = applier
+        .apply("b", json!({"x": "2"}), Refuse)
+        .await
+        .unwrap_err();
     assert_eq!((error.code, error.reason), (409, "Conflict"));
-    assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"a\": .data.x");
-    assert_eq!(error.details.unwrap().causes[0].reason, "FieldManagerConflict");
+    assert_eq!(
+        error.message,
+        "Apply failed with 1 conflict: conflict with \"a\": .data.x"
+    );
+    assert_eq!(
+        error.details.unwrap().causes[0].reason,
+        "FieldManagerConflict"
+    );
     let taken = applier.apply("b", json!({"x": "2"}), Take).await.unwrap();
     assert_eq!(taken["data"]["x"], "2");
     applier.apply("a", json!({"z": "1"}), Refuse).await.unwrap();
@@ -62,16 +93,28 @@ async fn another_owner_conflicts_until_the_field_is_taken() {
 async fn other_writes_are_noted_once_an_object_was_applied() {
     let applier = Applier::new().await;
     applier.apply("a", json!({"x": "1"}), Refuse).await.unwrap();
-    let context = WriteContext { manager: "ed".to_owned(), ..applier.fixture.context.clone() };
+    let context = WriteContext {
+        manager: "ed".to_owned(),
+        ..applier.fixture.context.clone()
+    };
     let patch = Patch::Merge(json!({"data": {"x": "9"}}));
     let server = &applier.fixture.server;
-    server.patch(&applier.target, &patch, &context, |_| Ok(())).await.unwrap();
-    let error = applier.apply("a", json!({"x": "1"}), Refuse).await.unwrap_err();
-    assert!(error.message.contains("conflict with \"ed\" using v1"), "{error}");
+    server
+        .patch(&applier.target, &patch, &context, |_| Ok(()))
+        .await
+        .unwrap();
+    let error = applier
+        .apply("a", json!({"x": "1"}), Refuse)
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.contains("conflict with \"ed\" using v1"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
-async fn objects_that_nobody_applies_carry_no_entries() {
+async fn objects_of_the_control_plane_carry_no_entries() {
     let applier = Applier::new().await;
     let body = json!({"metadata": {"name": "c", "managedFields": [{"manager": "x"}]}});
     let made = applier.fixture.make("configmaps", "d", body).await.unwrap();
@@ -85,10 +128,71 @@ async fn a_configuration_must_fit_the_schema_and_the_path() {
     let context = &applier.fixture.context;
     let mut wrong = config(json!({}));
     wrong["foo"] = json!(1);
-    let error = server.apply(&applier.target, &wrong, Refuse, context).await.unwrap_err();
+    let error = server
+        .apply(&applier.target, &wrong, Refuse, context)
+        .await
+        .unwrap_err();
     assert_eq!(error.code, 400);
-    assert!(error.message.ends_with(".foo: field not declared in schema"), "{error}");
+    assert!(
+        error
+            .message
+            .ends_with(".foo: field not declared in schema"),
+        "{error}"
+    );
     let other = applier.fixture.target("configmaps", "other");
-    let error = server.apply(&other, &config(json!({})), Refuse, context).await.unwrap_err();
+    let error = server
+        .apply(&other, &config(json!({})), Refuse, context)
+        .await
+        .unwrap_err();
     assert_eq!(error.code, 400);
+}
+
+#[tokio::test]
+async fn what_a_client_creates_has_an_owner_and_scale_is_another() {
+    let fixture = Fixture::new().await;
+    let client = |manager: &str| WriteContext {
+        manager: manager.to_owned(),
+        owners: Owners::FromCreation,
+        ..fixture.context.clone()
+    };
+    let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "w"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let target = fixture.target("deployments", "w");
+    let server = &fixture.server;
+    server
+        .apply(&target, &body, Refuse, &client("kubectl"))
+        .await
+        .unwrap();
+    let scale = Target {
+        subresource: Some(Subresource::Scale),
+        ..target.clone()
+    };
+    let patch = Patch::Merge(json!({"spec": {"replicas": 5}}));
+    server
+        .patch(&scale, &patch, &client("kubectl"), |_| Ok(()))
+        .await
+        .unwrap();
+    let error = server
+        .apply(&target, &body, Refuse, &client("kubectl"))
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.contains("with subresource \"scale\""),
+        "{error}"
+    );
+    let other = json!({"metadata": {"name": "c"}, "data": {"x": "1"}});
+    let kind = fixture.target("configmaps", "c").kind;
+    let made = server
+        .create(kind, "d", other, &client("cli"))
+        .await
+        .unwrap()
+        .value();
+    let entry = &made["metadata"]["managedFields"][0];
+    assert_eq!(
+        (&entry["manager"], &entry["operation"]),
+        (&json!("cli"), &json!("Update"))
+    );
+    assert_eq!(entry["fieldsV1"]["f:data"]["f:x"], json!({}));
 }
