@@ -73,9 +73,9 @@ fn a_pods_socket_shows_the_service_as_its_peer() -> Result<()> {
         .context("the pod's name")?;
     // The services of this very node may lag behind the rollout by a moment.
     let peer = until(SOON, "a connection from inside the pod", || {
-        Ok(cluster
+        cluster
             .exec(node, &["sh", "-c", &peer_script(name, &address)])?
-            .success()?)
+            .success()
     })?;
     ensure!(peer.text() == format!("{address}:80"), "{}", peer.text());
     Ok(())
