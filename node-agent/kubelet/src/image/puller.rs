@@ -12,9 +12,6 @@ use super::reference::{default_policy, effective_policy, fault};
 use crate::pod::action::Failure;
 use crate::runtime::{Runtime, RuntimeError};
 
-/// Host part of images that are imported, never pulled.
-const LOCAL_HOST: &str = "skep.local/";
-
 /// What a pull needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct PullRequest {
@@ -65,7 +62,10 @@ impl ImagePuller {
                 ),
             });
         }
-        let policy = effective_policy(image, request.policy.as_deref());
+        let policy = request
+            .policy
+            .as_deref()
+            .unwrap_or_else(|| default_policy(image));
         let policy = effective_policy(image, policy);
         let present = self.present(image).await?;
         match (policy, present) {
@@ -164,15 +164,6 @@ impl ImagePuller {
     }
 }
 
-/// The policy that applies. Images of the local host come with the cluster and have no registry to
-/// ask, so "always pull" means for them: as long as they are there.
-fn effective_policy<'a>(image: &str, asked: Option<&'a str>) -> &'a str {
-    match asked.unwrap_or_else(|| default_policy(image)) {
-        "Always" if image.starts_with(LOCAL_HOST) => "IfNotPresent",
-        policy => policy,
-    }
-}
-
 /// Pull errors are shown as the runtime words them, with the code in front as upstream has it.
 fn message_of(error: &RuntimeError) -> String {
     match error {
@@ -180,26 +171,5 @@ fn message_of(error: &RuntimeError) -> String {
             format!("rpc error: code = NotFound desc = {message}")
         }
         other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn imported_images_are_never_looked_up_while_they_are_there() {
-        assert_eq!(effective_policy("skep.local/busybox", None), "IfNotPresent");
-        assert_eq!(
-            effective_policy("skep.local/busybox", Some("Always")),
-            "IfNotPresent"
-        );
-        assert_eq!(
-            effective_policy("skep.local/busybox", Some("Never")),
-            "Never"
-        );
-        assert_eq!(effective_policy("skep.localhost/busybox", None), "Always");
-        assert_eq!(effective_policy("busybox", None), "Always");
-        assert_eq!(effective_policy("busybox:1", None), "IfNotPresent");
     }
 }

@@ -25,6 +25,8 @@ const IMAGES_MAX: usize = 50;
 /// Names that the status gives of one image.
 const IMAGE_NAMES_MAX: usize = 5;
 const UNCHANGED_REPORT: SignedDuration = SignedDuration::from_secs(300);
+/// Time that a report gets to come back around before it is repeated.
+const MISJUDGED_REPORT: SignedDuration = SignedDuration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(7);
 
@@ -94,7 +96,7 @@ impl NodeReporter {
         let due = self.reported.as_ref().is_none_or(|(last, at)| {
             !same(last, &status) || now.duration_since(*at) >= UNCHANGED_REPORT
         });
-        if due {
+        if due || self.is_misjudged(ready, now) {
             let node = self.node(status.clone());
             self.context.upstream.node(&node).await?;
             if self.reported.is_none() {
@@ -112,6 +114,17 @@ impl NodeReporter {
             self.context.events.node(Kind::Normal, reason, message);
         }
         Ok(ready)
+    }
+
+    /// The cluster holds this node for unready although it reported ready: it was out of reach.
+    fn is_misjudged(&self, ready: bool, now: Timestamp) -> bool {
+        let snapshot = self.context.hub.snapshot();
+        let seen = snapshot.nodes.get(self.context.config.node_name.as_str());
+        let told_lately = self
+            .reported
+            .as_ref()
+            .is_some_and(|(_, at)| now.duration_since(*at) < MISJUDGED_REPORT);
+        ready && seen.is_some_and(|node| !node.ready) && !told_lately
     }
 
     async fn health(&self) -> RuntimeHealth {

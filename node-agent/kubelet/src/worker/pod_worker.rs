@@ -181,6 +181,10 @@ impl PodWorker {
         if !same {
             self.memory.volumes_stale = true;
         }
+        let news = !Arc::ptr_eq(&self.last.pod, &target.pod);
+        if news && !self.reporting && is_misjudged(&self.status, &target.pod) {
+            self.stored = None;
+        }
         self.last = target.clone();
     }
 
@@ -387,6 +391,19 @@ impl PodWorker {
         // A little late rather than a little early, so that the step finds the time passed.
         tokio::time::Instant::now() + wait + Duration::from_millis(1)
     }
+}
+
+/// Somebody else changed what this agent reports: readiness of a pod whose node was out of reach.
+fn is_misjudged(own: &PodStatus, pod: &proto_api::types::core::v1::Pod) -> bool {
+    let ready = |status: &PodStatus| {
+        let found = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready");
+        found.map(|condition| condition.status.clone())
+    };
+    let stored = pod.status.as_ref().and_then(ready);
+    stored.is_some() && stored != ready(own)
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {
