@@ -9,7 +9,7 @@ use crate::store::Store;
 
 /// Every `every`, compacts the store to the revision it had one interval before. Never returns:
 /// the owner drops or cancels it. A failure is logged and tried again with the next interval.
-pub async fn compact_regularly(store: Arc<dyn Store>, every: Duration) -> std::convert::Infallible {
+pub async fn compact_regularly(store: Arc<dyn Store>, every: Duration) -> ! {
     let mut keep = None;
     loop {
         match store.barrier().await {
