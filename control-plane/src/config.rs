@@ -96,8 +96,8 @@ mod tests {
             let base = ["skep-control-plane", "--advertise-address", "192.0.2.1"];
             Config::try_parse_from(base.iter().chain(more).copied())
         };
-        assert!(with(&[]).is_ok());
-        assert!(with(&["--store", "etcd"]).is_err());
-        assert!(with(&["--store=etcd", "--etcd-endpoints=http://127.0.0.1:2379"]).is_ok());
+        with(&[]).unwrap();
+        with(&["--store", "etcd"]).unwrap_err();
+        with(&["--store=etcd", "--etcd-endpoints=http://127.0.0.1:2379"]).unwrap();
     }
 }

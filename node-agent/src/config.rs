@@ -121,7 +121,7 @@ mod tests {
             parse_upstream("fd00::1"),
             Ok("[fd00::1]:53".parse().unwrap())
         );
-        assert!(parse_upstream("dns.example").is_err());
+        parse_upstream("dns.example").unwrap_err();
     }
 
     #[test]

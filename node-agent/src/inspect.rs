@@ -22,8 +22,6 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// Name of the socket in the run directory.
-pub(crate) const SOCKET: &str = "agent.sock";
 /// Who may ask: root and the socket's group.
 const SOCKET_MODE: u32 = 0o660;
 
