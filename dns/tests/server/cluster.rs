@@ -111,7 +111,7 @@ async fn bad_packets_get_formerr_and_harm_nobody() {
     // Short ones, answers and noise: no answer or one, but the server lives.
     for n in 0..500_usize {
         let noise: Vec<u8> = (0..n % 90)
-            .map(|at| (at * 31 + n * 17) as u8 | 0x80)
+            .map(|at| u8::try_from((at * 31 + n * 17) % 256).unwrap() | 0x80)
             .collect();
         socket.send(&noise).await.unwrap();
     }

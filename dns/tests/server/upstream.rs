@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     state: Arc<State>,
-    _tasks: JoinSet<()>,
+    _tasks: JoinSet<std::convert::Infallible>,
 }
 
 #[derive(Default)]
@@ -35,8 +35,9 @@ impl Upstream {
         let tcp = TcpListener::bind(address).await.unwrap();
         let state = Arc::new(State::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve_udp(Arc::clone(&state), udp));
-        tasks.spawn(serve_tcp(Arc::clone(&state), tcp));
+        let (for_udp, for_tcp) = (Arc::clone(&state), Arc::clone(&state));
+        tasks.spawn(async { serve_udp(for_udp, udp).await });
+        tasks.spawn(async { serve_tcp(for_tcp, tcp).await });
         Self {
             address,
             state,
@@ -62,7 +63,7 @@ impl Upstream {
     }
 }
 
-async fn serve_udp(state: Arc<State>, socket: UdpSocket) {
+async fn serve_udp(state: Arc<State>, socket: UdpSocket) -> ! {
     let mut buffer = [0; 4096];
     loop {
         let (len, client) = socket.recv_from(&mut buffer).await.unwrap();
@@ -103,7 +104,7 @@ async fn serve_udp(state: Arc<State>, socket: UdpSocket) {
     }
 }
 
-async fn serve_tcp(state: Arc<State>, listener: TcpListener) {
+async fn serve_tcp(state: Arc<State>, listener: TcpListener) -> ! {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
         let len = stream.read_u16().await.unwrap();
