@@ -63,6 +63,12 @@ enum Task {
     /// Print what a cluster could leave on the machine.
     #[command(hide = true)]
     Leaks,
+    /// Becomes another program, with no signal blocked.
+    #[command(hide = true)]
+    Become {
+        #[arg(last = true, required = true)]
+        program: Vec<String>,
+    },
     /// Keeps a cluster's control plane running.
     #[command(hide = true)]
     ControlPlaneRun {
@@ -97,6 +103,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test(arguments) => test::run(&arguments)?,
         Task::Bench(arguments) => bench::run(&arguments)?,
         Task::Leaks => leaks::print()?,
+        Task::Become { program } => cluster::supervise::become_program(&program)?,
         Task::ControlPlaneRun { name } => cluster::control_plane::run(&name)?,
     }
     Ok(ExitCode::SUCCESS)

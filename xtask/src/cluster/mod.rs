@@ -16,7 +16,7 @@ mod mounts;
 mod node;
 pub(crate) mod privileged;
 mod resolver;
-mod supervise;
+pub(crate) mod supervise;
 mod underlay;
 pub(crate) mod up;
 pub(crate) mod wait;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -177,9 +178,14 @@ fn pause_after(ran: Duration, pause: Duration) -> (Duration, Duration) {
     (pause, (pause * 2).min(PAUSE_MAX))
 }
 
+/// A child inherits our blocked signals, and would be deaf to TERM: it starts as this program
+/// again, which unblocks them and becomes the service. By `/proc/self/exe`, since the file may
+/// have been built anew meanwhile.
 fn start(service: &Service) -> Result<Pid> {
     let log = daemon::open_log(&service.log)?;
-    let child = Command::new(&service.program)
+    let child = Command::new("/proc/self/exe")
+        .args(["become", "--"])
+        .arg(&service.program)
         .args(&service.arguments)
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("duplicate the log's descriptor")?)
@@ -189,6 +195,13 @@ fn start(service: &Service) -> Result<Pid> {
     Ok(Pid::from_raw(
         i32::try_from(child.id()).context("a process number")?,
     ))
+}
+
+/// The hidden subcommand: unblocks all signals and becomes the program. Returns only on failure.
+pub(crate) fn become_program(words: &[String]) -> Result<()> {
+    let (program, arguments) = words.split_first().context("no program")?;
+    SigSet::all().thread_unblock().context("unblock signals")?;
+    Err(Command::new(program).args(arguments).exec()).with_context(|| format!("start {program}"))
 }
 
 /// A process that has ended meanwhile is fine.
