@@ -22,6 +22,8 @@ const QUEUE_MAX: usize = 1024;
 /// Events in one report.
 const BATCH_MAX: usize = 64;
 const BATCH_WAIT: Duration = Duration::from_millis(50);
+const SEND: Duration = Duration::from_secs(10);
+const LAST_SEND: Duration = Duration::from_millis(300);
 /// Different events whose count is remembered.
 const SERIES_MAX: usize = 2048;
 /// An equal event within this time is the same event with a higher count.
@@ -198,10 +200,8 @@ impl EventSender {
                     batch.push(event);
                 }
             }
-            if !batch.is_empty()
-                && let Err(error) = upstream.events(&batch).await
-            {
-                warn!(count = batch.len(), %error, "events lost");
+            if !batch.is_empty() {
+                send(&*upstream, &batch, stopped).await;
             }
             batch.clear();
             if stopped {
@@ -210,5 +210,16 @@ impl EventSender {
             // Lets more events gather behind the one that comes first.
             tokio::time::sleep(BATCH_WAIT).await;
         }
+    }
+}
+
+/// Sends a batch. The last one, at the end of the agent, has little time.
+async fn send(upstream: &dyn Upstream, batch: &[Event], last: bool) {
+    let deadline = if last { LAST_SEND } else { SEND };
+    let sent = tokio::time::timeout(deadline, upstream.events(batch)).await;
+    match sent {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(count = batch.len(), %error, "events lost"),
+        Err(_elapsed) => warn!(count = batch.len(), "events lost: no answer in time"),
     }
 }

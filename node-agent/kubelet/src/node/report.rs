@@ -61,7 +61,12 @@ impl NodeReporter {
         let period = self.context.config.node_status_period;
         let mut retry = RETRY_FIRST;
         loop {
-            let wait = match self.report().await {
+            // A report may wait for a control plane that is away; the end of the agent does not.
+            let reported = tokio::select! {
+                () = stop.cancelled() => return,
+                reported = self.report() => reported,
+            };
+            let wait = match reported {
                 Ok(ready) => {
                     retry = RETRY_FIRST;
                     // An unready node looks at itself more often: it may become ready any moment.

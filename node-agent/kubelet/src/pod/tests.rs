@@ -30,6 +30,7 @@ struct Scene {
 }
 
 impl Scene {
+    #[expect(clippy::needless_pass_by_value, reason = "literals at every call")]
     fn new(spec: serde_json::Value) -> Self {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 4}, "spec": spec}))
@@ -161,19 +162,13 @@ fn two(policy: &str) -> serde_json::Value {
 }
 
 fn starts(decision: &Decision) -> Vec<&StartContainer> {
-    let start = |action: &'_ _| match action {
-        Action::StartContainer(_) => true,
-        _ => false,
-    };
-    decision
-        .actions
-        .iter()
-        .filter(|action| start(action))
-        .map(|action| match action {
-            Action::StartContainer(wanted) => wanted,
-            other => unreachable!("{other:?}"),
-        })
-        .collect()
+    let mut found = Vec::new();
+    for action in &decision.actions {
+        if let Action::StartContainer(wanted) = action {
+            found.push(wanted);
+        }
+    }
+    found
 }
 
 #[test]
