@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::addresses::ClusterIndex;
 use super::daemon::{self, Group};
-use super::files::{Cluster, ControlPlane, Store, write_json};
+use super::files::{Cluster, ControlPlane, DataplaneMode, Store, write_json};
 use super::supervise::{self, OnReload, Service};
 use crate::build::host::Profile;
 use crate::workspace;
@@ -25,6 +25,8 @@ pub(crate) struct Wanted {
     pub(crate) index: ClusterIndex,
     pub(crate) store: Store,
     pub(crate) profile: Profile,
+    /// Of the nodes that this `up` starts.
+    pub(crate) mode: DataplaneMode,
 }
 
 /// Starts it unless it runs. Says whether it ran before.
@@ -52,6 +54,7 @@ pub(crate) fn start(cluster: &Cluster, wanted: Wanted) -> Result<WasRunning> {
     cluster.write_control_plane(&ControlPlane {
         store: wanted.store,
         release,
+        mode: wanted.mode,
         supervisor,
     })?;
     Ok(WasRunning::No)

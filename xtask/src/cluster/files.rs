@@ -66,6 +66,7 @@ impl Node {
 pub(crate) struct ControlPlane {
     pub(crate) store: Store,
     pub(crate) release: bool,
+    pub(crate) mode: DataplaneMode,
     pub(crate) supervisor: ProcessId,
 }
 
@@ -77,6 +78,25 @@ pub(crate) enum Store {
     Embedded,
     /// An etcd of the distribution, started with the cluster.
     Etcd,
+}
+
+/// How pods of other nodes are reached; a flag of the agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DataplaneMode {
+    /// Routes on the underlay.
+    Direct,
+    /// A VXLAN tunnel between the nodes.
+    Vxlan,
+}
+
+impl DataplaneMode {
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Vxlan => "vxlan",
+        }
+    }
 }
 
 impl Store {

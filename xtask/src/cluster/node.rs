@@ -17,7 +17,7 @@ use super::addresses::node_name;
 use super::cgroups::{self, Version};
 use super::containerd::{self, Settings};
 use super::daemon::{self, Group, ProcessId};
-use super::files::{Cluster, Network, Node, Nodes};
+use super::files::{Cluster, DataplaneMode, Network, Node, Nodes};
 use super::supervise::{self, OnReload, Service};
 use super::{mounts, resolver, underlay, wait};
 use crate::build::host::Profile;
@@ -251,15 +251,13 @@ fn services(cluster: &Cluster, network: &Network, node: u8) -> Result<Vec<Servic
         after: None,
         on_reload: OnReload::Keep,
     };
-    let profile = Profile::of(
-        cluster
-            .control_plane()?
-            .is_some_and(|running| running.release),
-    );
+    let running = cluster
+        .control_plane()?
+        .context("the cluster has no control plane")?;
     let agent = Service {
         name: "agent".to_owned(),
-        program: profile.binary("skep-node-agent"),
-        arguments: agent_arguments(cluster, network, node)?,
+        program: Profile::of(running.release).binary("skep-node-agent"),
+        arguments: agent_arguments(cluster, network, running.mode, node)?,
         log: cluster.log(&format!("{name}-agent")),
         after: Some(cluster.join_token()),
         on_reload: OnReload::Restart,
@@ -267,7 +265,12 @@ fn services(cluster: &Cluster, network: &Network, node: u8) -> Result<Vec<Servic
     Ok(vec![containerd, agent])
 }
 
-fn agent_arguments(cluster: &Cluster, network: &Network, node: u8) -> Result<Vec<String>> {
+fn agent_arguments(
+    cluster: &Cluster,
+    network: &Network,
+    mode: DataplaneMode,
+    node: u8,
+) -> Result<Vec<String>> {
     let name = node_name(node);
     let dir = cluster.node_dir(&name);
     let index = network.index;
@@ -288,7 +291,7 @@ fn agent_arguments(cluster: &Cluster, network: &Network, node: u8) -> Result<Vec
         flag("bpffs", BPFFS),
         flag("cgroup-root", text(&unified.mount)),
         flag("socket", AGENT_SOCKET),
-        flag("dataplane-mode", "direct"),
+        flag("dataplane-mode", mode.flag()),
         flag("underlay-dev", "eth0"),
         // Several nodes share this machine's memory.
         flag("map-profile", "small"),

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::addresses::NODES_MAX;
 use super::control_plane::{self, Wanted, WasRunning};
-use super::files::{self, Cluster, Network, Node, Store};
+use super::files::{self, Cluster, DataplaneMode, Network, Node, Store};
 use super::{client, image, links, privileged};
 use crate::archive;
 use crate::build::host::{self, Profile};
@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Where the control plane keeps its objects.
     #[arg(long, value_enum, default_value = "embedded")]
     pub(crate) store: Store,
+    /// How pods of other nodes are reached, in a new cluster.
+    #[arg(long, value_enum, default_value = "direct")]
+    pub(crate) dataplane_mode: DataplaneMode,
     /// Optimised programs.
     #[arg(long)]
     pub(crate) release: bool,
@@ -50,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         index: network.index,
         store: arguments.store,
         profile,
+        mode: arguments.dataplane_mode,
     };
     let before = programs_in_use(&cluster);
     let was = step("control plane", || control_plane::start(&cluster, wanted))?;
