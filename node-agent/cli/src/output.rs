@@ -1,12 +1,7 @@
 //! Tables and JSON.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is what the command is for"
-)]
-
 use std::fmt::Write as _;
+use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -87,7 +82,7 @@ pub(crate) fn table(table: &Table, no_headers: bool) {
     if table.is_empty() {
         note("nothing found");
     } else {
-        print!("{}", table.text(no_headers));
+        text(&table.text(no_headers));
     }
 }
 
@@ -98,23 +93,29 @@ fn list_document<T: Serialize>(kind: &str, items: &[T]) -> Value {
 
 /// Prints a list as JSON.
 pub(crate) fn list<T: Serialize>(kind: &str, items: &[T]) {
-    println!("{:#}", list_document(kind, items));
+    text(&format!("{:#}\n", list_document(kind, items)));
 }
 
 /// Prints text as it is.
 pub(crate) fn text(text: &str) {
-    print!("{text}");
+    send(io::stdout().lock(), text);
+}
+
+/// A reader that has seen enough (`skep ... | head`) is no failure, and there is nobody left to
+/// tell of any other.
+fn send(mut to: impl Write, text: &str) {
+    let _nobody_reads = to.write_all(text.as_bytes()).and_then(|()| to.flush());
 }
 
 /// Prints a note that is no part of the answer.
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    send(io::stderr().lock(), &format!("{text}\n"));
 }
 
 /// Prints a failure: as JSON where JSON was asked for.
 pub(crate) fn failure(format: Format, failure: &Failure) {
     match format {
-        Format::Table => eprintln!("skep: {}", failure.message),
+        Format::Table => note(&format!("skep: {}", failure.message)),
         Format::Json => {
             let document = json!({
                 "apiVersion": API_VERSION,
@@ -122,7 +123,7 @@ pub(crate) fn failure(format: Format, failure: &Failure) {
                 "code": failure.code,
                 "message": failure.message,
             });
-            eprintln!("{document:#}");
+            note(&format!("{document:#}"));
         }
     }
 }

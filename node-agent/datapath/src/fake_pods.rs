@@ -87,7 +87,8 @@ impl RouteDatapath for FakePods {
     }
 
     fn remove_route(&self, range: PodRange) -> Result<Removal, PodError> {
-        Ok(match self.state.lock().routes.remove(&range) {
+        let removed = self.state.lock().routes.remove(&range);
+        Ok(match removed {
             Some(_) => Removal::Removed,
             None => Removal::WasAbsent,
         })

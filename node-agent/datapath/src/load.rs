@@ -102,14 +102,14 @@ impl LoadedObject {
     pub(crate) fn map_fd(&self, name: &str) -> Option<BorrowedFd<'_>> {
         use aya::maps::Map;
         // The kinds of map in the layout; the read-only data are an array.
-        let data = match self.ebpf.map(name)? {
-            Map::Array(data)
-            | Map::HashMap(data)
-            | Map::LruHashMap(data)
-            | Map::PerCpuArray(data)
-            | Map::LpmTrie(data)
-            | Map::SkStorage(data) => data,
-            _ => return None,
+        let (Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::LpmTrie(data)
+        | Map::SkStorage(data)) = self.ebpf.map(name)?
+        else {
+            return None;
         };
         Some(data.fd().as_fd())
     }

@@ -5,7 +5,7 @@
 //! them without the agent.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use ebpf_abi::map::PIN_DIR;
@@ -195,8 +195,7 @@ impl WriterLock {
             .open(&path)
             .map_err(failed)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut owner = String::new();
-            file.read_to_string(&mut owner).map_err(failed)?;
+            let owner = fs::read_to_string(&path).map_err(failed)?;
             return Err(PinsError::Locked {
                 path,
                 owner: owner.trim().to_owned(),
@@ -223,7 +222,7 @@ mod tests {
         };
         assert_eq!(owner, std::process::id().to_string());
         drop(first);
-        assert!(WriterLock::take(directory.path()).is_ok());
+        WriterLock::take(directory.path()).unwrap();
     }
 
     #[test]

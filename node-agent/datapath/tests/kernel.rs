@@ -4,6 +4,14 @@
 //! its own mount and network namespace, BPF file system and cgroup, so nothing is left behind and
 //! nothing of the machine is touched.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test's own steps; what is not run is said"
+)]
+
+#[path = "kernel/devices.rs"]
+mod devices;
 #[path = "kernel/sandbox.rs"]
 mod sandbox;
 
@@ -11,7 +19,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use node_agent_datapath::abi::frontend::Frontend;
 use node_agent_datapath::abi::service::{BE_ACTIVE, Backend, Head, Service, Slot};
-use node_agent_datapath::inspect::{Inspector, Query};
+use node_agent_datapath::inspect::{Inspector, ProgramView, Query};
+use node_agent_datapath::maps::kernel::KernelServiceMaps;
 use node_agent_datapath::maps::{
     FrontendKey, HeadKind, IpProtocol, ReadServiceMaps as _, ServiceMaps as _, to_addr,
 };
@@ -21,6 +30,7 @@ use node_agent_datapath::pods::{
 };
 use node_agent_datapath::{Datapath, StartError};
 
+use devices::{delete_link, run, veth};
 use sandbox::Sandbox;
 
 fn pod(ifindex: u32, last: u8) -> PodAttachment {
@@ -45,7 +55,7 @@ fn a_second_agent_adopts_maps_links_and_pods_and_the_first_must_be_gone() {
     let first = Datapath::start(&config).unwrap();
     assert_eq!(first.report().maps_adopted, 0);
     assert_eq!(first.report().links_created, 9, "one a socket program");
-    let ifindex = sandbox.veth("pod1");
+    let ifindex = veth("pod1");
     let attached = first.pods().attach_pod(&pod(ifindex, 2)).unwrap();
     let Err(StartError::Pins(error)) = Datapath::start(&config) else {
         panic!("two writers");
@@ -85,7 +95,7 @@ fn a_second_agent_adopts_maps_links_and_pods_and_the_first_must_be_gone() {
         "with new programs"
     );
     second.remove().unwrap();
-    assert!(Inspector::open(&config.bpffs).is_err());
+    Inspector::open(&config.bpffs).unwrap_err();
 }
 
 #[test]
@@ -96,15 +106,15 @@ fn pods_come_and_go_and_a_device_that_vanished_does_no_harm() {
     let config = sandbox.config();
     let datapath = Datapath::start(&config).unwrap();
     let pods = datapath.pods();
-    let (one, two) = (sandbox.veth("pod1"), sandbox.veth("pod2"));
+    let (one, two) = (veth("pod1"), veth("pod2"));
     pods.attach_pod(&pod(one, 2)).unwrap();
     pods.attach_pod(&pod(two, 3)).unwrap();
     // The second takes the first's address over, as after a quick restart of a pod.
-    sandbox.delete_link("pod1");
+    delete_link("pod1");
     let moved = pods.attach_pod(&pod(two, 2)).unwrap();
     assert_eq!(pods.detach_pod(one).unwrap(), Removal::Removed);
     assert_eq!(pods.detach_pod(one).unwrap(), Removal::WasAbsent);
-    assert_eq!(pods.list_pods().unwrap(), [moved.clone()]);
+    assert_eq!(pods.list_pods().unwrap(), std::slice::from_ref(&moved));
     let inspector = Inspector::open(&config.bpffs).unwrap();
     let local = inspector.dump("local").unwrap();
     let addresses: Vec<_> = local
@@ -116,7 +126,7 @@ fn pods_come_and_go_and_a_device_that_vanished_does_no_harm() {
     drop((pods, datapath));
 
     // The agent is restarted after the device has gone.
-    sandbox.delete_link("pod2");
+    delete_link("pod2");
     let datapath = Datapath::start(&config).unwrap();
     assert_eq!(datapath.report().pods_adopted, 0);
     assert_eq!(datapath.pods().list_pods().unwrap(), [moved]);
@@ -132,20 +142,20 @@ fn a_kernel_without_tcx_gets_a_clsact_filter_that_is_replaced_in_place() {
     };
     let mut config = sandbox.config();
     config.device_hook = node_agent_datapath::config::DeviceHook::Clsact;
-    let ifindex = sandbox.veth("pod1");
+    let ifindex = veth("pod1");
     for _start in 0..2 {
         let datapath = Datapath::start(&config).unwrap();
         datapath.pods().attach_pod(&pod(ifindex, 2)).unwrap();
         drop(datapath);
         for (direction, program) in [("ingress", "from_pod"), ("egress", "to_pod")] {
-            let filters = sandbox.run(&["tc", "filter", "show", "dev", "pod1", direction]);
+            let filters = run(&["tc", "filter", "show", "dev", "pod1", direction]);
             let ours = format!("{program} direct-action");
             assert_eq!(filters.matches(&ours).count(), 1, "{filters}");
         }
     }
     let datapath = Datapath::start(&config).unwrap();
     datapath.pods().detach_pod(ifindex).unwrap();
-    let filters = sandbox.run(&["tc", "filter", "show", "dev", "pod1", "ingress"]);
+    let filters = run(&["tc", "filter", "show", "dev", "pod1", "ingress"]);
     assert_eq!(filters.matches("from_pod").count(), 0, "{filters}");
     datapath.remove().unwrap();
 }
@@ -186,14 +196,16 @@ fn routes_are_kept_by_prefix() {
     datapath.remove().unwrap();
 }
 
-#[test]
-fn what_the_proxy_writes_is_what_inspection_reads_without_an_agent() {
-    let Some(sandbox) = Sandbox::enter("inspect") else {
-        return;
-    };
-    let config = sandbox.config();
-    let datapath = Datapath::start(&config).unwrap();
-    let mut maps = datapath.service_maps().unwrap();
+fn key(address: &str) -> FrontendKey {
+    FrontendKey {
+        address: address.parse::<IpAddr>().unwrap(),
+        port: 80,
+        protocol: IpProtocol::TCP,
+    }
+}
+
+/// A service with a frontend of either family and one backend.
+fn publish(maps: &mut KernelServiceMaps) {
     let backend = Backend {
         addr: to_addr("10.244.1.2".parse().unwrap()),
         port: 8080_u16.to_be_bytes(),
@@ -219,15 +231,22 @@ fn what_the_proxy_writes_is_what_inspection_reads_without_an_agent() {
         svc: 5,
         ..Frontend::default()
     };
-    let key = |address: &str| FrontendKey {
-        address: address.parse::<IpAddr>().unwrap(),
-        port: 80,
-        protocol: IpProtocol::TCP,
-    };
-    let keys = ["10.96.0.7", "fd00:10:96::7"].map(key);
-    maps.insert_frontends(&keys.map(|key| (key, value)))
-        .unwrap();
+    let entries = KEYS.map(|address| (key(address), value));
+    maps.insert_frontends(&entries).unwrap();
     maps.set_applied_revision(42).unwrap();
+}
+
+const KEYS: [&str; 2] = ["10.96.0.7", "fd00:10:96::7"];
+
+#[test]
+fn what_the_proxy_writes_is_what_inspection_reads_without_an_agent() {
+    let Some(sandbox) = Sandbox::enter("inspect") else {
+        return;
+    };
+    let config = sandbox.config();
+    let datapath = Datapath::start(&config).unwrap();
+    let mut maps = datapath.service_maps().unwrap();
+    publish(&mut maps);
     assert_eq!(maps.service(5).unwrap().affinity_s, 30);
     drop((maps, datapath));
 
@@ -244,35 +263,30 @@ fn what_the_proxy_writes_is_what_inspection_reads_without_an_agent() {
         programs.len(),
         node_agent_datapath::abi::program::PROGRAMS.len()
     );
-    assert!(
-        programs
-            .iter()
-            .all(|program| program.verified_instructions > 0)
-    );
-    let used = inspector
-        .maps()
-        .unwrap()
-        .into_iter()
-        .find(|map| map.name == "svc")
-        .unwrap();
+    let verified = |program: &ProgramView| program.verified_instructions > 0;
+    assert!(programs.iter().all(verified), "{programs:?}");
+    let maps = inspector.maps().unwrap();
+    let used = maps.into_iter().find(|map| map.name == "svc").unwrap();
     assert_eq!(used.used, Some(1));
-    for query in [
-        Query::Maps,
-        Query::Flows,
-        Query::Counters,
-        Query::Pods,
-        Query::Routes,
-    ] {
+    for query in [Query::Maps, Query::Flows, Query::Counters, Query::Pods] {
         assert!(!inspector.document(&query).unwrap().is_empty());
     }
+}
 
-    // Deleting steps over keys that are not there.
+#[test]
+fn deleting_steps_over_absent_frontends_and_a_heartbeat_is_seen() {
+    let Some(sandbox) = Sandbox::enter("delete") else {
+        return;
+    };
+    let config = sandbox.config();
     let datapath = Datapath::start(&config).unwrap();
     let mut maps = datapath.service_maps().unwrap();
-    let absent = key("10.96.0.99");
-    maps.remove_frontends(&[keys[0], absent, keys[1]]).unwrap();
+    publish(&mut maps);
+    let keys = [key(KEYS[0]), key("10.96.0.99"), key(KEYS[1])];
+    maps.remove_frontends(&keys).unwrap();
     assert_eq!(maps.frontends().unwrap(), []);
     datapath.heartbeat();
+    let inspector = Inspector::open(&config.bpffs).unwrap();
     let silent = inspector.writer().unwrap().silent_ms.unwrap();
     assert!(silent < 10_000, "{silent} ms since the heartbeat");
     let [v4, v6] = datapath.collect_flows().unwrap();

@@ -3,6 +3,13 @@
 //! Runs on the kernel's maps as root and with the BPF objects built, otherwise on maps in memory.
 //! Prints the least, the median and the 99th percentile; the machine's other load shows in the tail.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a bench prints; what is not run is said"
+)]
+
 #[path = "../../datapath/tests/kernel/sandbox.rs"]
 mod sandbox;
 

@@ -1,6 +1,8 @@
 //! Maps without room: the service that does not fit is told, the others are not held up, and it
 //! gets in as soon as there is room.
 
+#![expect(clippy::unwrap_used, reason = "a test's own steps")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,6 +3,12 @@
 //! The writer is the proxy's own reconciler on pinned maps; the reader is the programs' own
 //! selection, run by `BPF_PROG_TEST_RUN`, which checks each choice. Needs root and the BPF objects.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test's own steps; what is not run is said"
+)]
+
 #[path = "race/parity.rs"]
 mod parity;
 #[path = "../../datapath/tests/kernel/sandbox.rs"]

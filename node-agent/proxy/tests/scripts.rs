@@ -4,6 +4,8 @@
 //! in the middle and starts again from the maps. After each single write the maps are checked as a
 //! reader would see them. Every script ends with all objects deleted and every map empty.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's own steps")]
+
 #[path = "scripts/language.rs"]
 mod language;
 #[path = "scripts/runner.rs"]

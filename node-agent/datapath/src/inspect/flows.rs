@@ -51,6 +51,7 @@ fn state(flags: u64) -> &'static str {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Tuple {
     source: SocketAddr,
     destination: SocketAddr,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Fields, fields};
 use super::{InspectError, Inspector};
-use crate::sys::Map;
+use crate::sys::{Element, Map};
 
 /// One map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ fn is_array(kind: MapKind) -> bool {
 }
 
 /// Elements in use, by key bytes for arrays in order of index.
-fn elements(spec: &MapSpec, map: &Map) -> Result<Vec<(Vec<u8>, Vec<u8>)>, InspectError> {
+fn elements(spec: &MapSpec, map: &Map) -> Result<Vec<Element>, InspectError> {
     let mut entries = map.entries().map_err(|source| InspectError::Read {
         what: format!("map {}", spec.name),
         source,
@@ -109,7 +109,7 @@ impl Inspector {
             });
         }
         let elements = elements(spec, &self.map(spec)?)?;
-        let view = |(key, value): &(Vec<u8>, Vec<u8>)| {
+        let view = |(key, value): &Element| {
             let (key, value) = fields(spec.name, key, value);
             ElementView { key, value }
         };

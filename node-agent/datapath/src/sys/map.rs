@@ -58,6 +58,9 @@ impl MapKind {
     }
 }
 
+/// Key and value of an element, as bytes.
+pub type Element = (Vec<u8>, Vec<u8>);
+
 /// Facts about a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapInfo {
@@ -396,7 +399,7 @@ impl Map {
     /// All elements as (key, value) pairs of bytes. Elements changed meanwhile may be seen or not.
     /// # Errors
     /// The kernel's error.
-    pub fn entries(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn entries(&self) -> io::Result<Vec<Element>> {
         match self.entries_batched() {
             // Not every map type has batch lookups (per-CPU hash and tries lack them on old kernels).
             Err(error) if error.raw_os_error() == Some(UNSUPPORTED) => self.entries_one_by_one(),
@@ -404,7 +407,7 @@ impl Map {
         }
     }
 
-    fn entries_one_by_one(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn entries_one_by_one(&self) -> io::Result<Vec<Element>> {
         let mut entries = Vec::new();
         let mut key: Option<Vec<u8>> = None;
         while let Some(next) = self.next_key(key.as_deref())? {
@@ -419,7 +422,7 @@ impl Map {
         Ok(entries)
     }
 
-    fn entries_batched(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn entries_batched(&self) -> io::Result<Vec<Element>> {
         let mut entries = Vec::new();
         let mut length = BATCH_LEN;
         // A position is at most as large as a key, and at least four bytes (a hash bucket).

@@ -24,7 +24,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub use array::{Access, MappedArray, MappedValue};
 pub use link::{AttachTarget, AttachType, Link, LinkInfo, LinkTarget};
-pub use map::{BatchError, Map, MapInfo, MapKind};
+pub use map::{BatchError, Element, Map, MapInfo, MapKind};
 pub use program::{
     FunctionTypes, ProgramCode, ProgramHandle, ProgramInfo, ProgramKind, RunStatistics, TestRun,
     TestRunOutput, load_btf,
@@ -86,7 +86,7 @@ fn bpf_fd<A: FromBytes + IntoBytes + Immutable>(
     attribute: &mut A,
 ) -> io::Result<OwnedFd> {
     let fd = bpf(command, attribute)?;
-    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    let fd = i32::try_from(fd).map_err(|_negative| io::Error::from(io::ErrorKind::InvalidData))?;
     // SAFETY: the kernel has just returned this descriptor for us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use node_agent_datapath::DatapathConfig;
 use node_agent_datapath::config::{CgroupRoot, MapProfile};
@@ -61,31 +60,6 @@ impl Sandbox {
             profile: MapProfile::Small,
             ..DatapathConfig::default()
         }
-    }
-
-    /// Runs a command in the sandbox; it must succeed.
-    pub(crate) fn run(&self, command: &[&str]) -> String {
-        let output = Command::new(command[0])
-            .args(&command[1..])
-            .output()
-            .unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{command:?}: {errors}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    /// A veth pair whose one side has this name; returns that side's index.
-    pub(crate) fn veth(&self, name: &str) -> u32 {
-        let peer = format!("{name}-peer");
-        self.run(&[
-            "ip", "link", "add", name, "type", "veth", "peer", "name", &peer,
-        ]);
-        let shown = self.run(&["ip", "-o", "link", "show", name]);
-        shown.split(':').next().unwrap().trim().parse().unwrap()
-    }
-
-    pub(crate) fn delete_link(&self, name: &str) {
-        self.run(&["ip", "link", "delete", name]);
     }
 }
 
