@@ -1,5 +1,7 @@
 //! LIST: one page in the form that the client asked for, streamed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -7,11 +9,13 @@ use super::Call;
 use super::objects::collection_namespace;
 use super::selectors::list_request;
 use crate::cache::ListPage;
-use crate::http::{Format, ResourcePath, Response, chunked, json_response};
+use crate::http::{Format, ResourcePath, Response, chunked};
+use crate::object::Obj;
 use crate::registry::Kind;
 use crate::server::Server;
 use crate::status::StatusError;
 use crate::tables::{self, Header};
+use crate::tree;
 
 impl Call {
     pub(super) async fn list(
@@ -27,37 +31,33 @@ impl Call {
         match format {
             Format::Plain => Ok(plain(kind, &meta, page)),
             Format::Table(version) => {
-                let values: Vec<Value> = page
-                    .items
-                    .iter()
-                    .map(|obj| Server::shown(kind, obj))
-                    .collect();
                 let include = self.include_object()?;
                 let now = (self.api.server.clock)();
-                let rows = values.iter();
-                let table = tables::render(
+                let none = std::iter::empty();
+                let head = tables::render(
                     kind.table,
-                    rows,
+                    none,
                     &meta,
                     include,
                     Header::Shown,
                     version,
                     now,
                 );
-                Ok(json_response(200, &table))
+                Ok(listed(&head, "rows", page, move |obj| {
+                    let object = Server::shown(kind, obj);
+                    let row = tables::render_row(kind.table, &object, include, version, now);
+                    Bytes::from(row.to_string())
+                }))
             }
             Format::Metadata(version) => {
-                let items: Vec<Value> = page
-                    .items
-                    .iter()
-                    .map(|obj| tables::partial_metadata(&Server::shown(kind, obj), version))
-                    .collect();
-                let list = json!({
+                let head = json!({
                     "kind": "PartialObjectMetadataList",
-                    "apiVersion": format!("meta.k8s.io/{version}"),
-                    "metadata": meta, "items": items,
+                    "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
                 });
-                Ok(json_response(200, &list))
+                Ok(listed(&head, "items", page, move |obj| {
+                    let item = tables::partial_metadata(&Server::shown(kind, obj), version);
+                    Bytes::from(item.to_string())
+                }))
             }
         }
     }
@@ -76,23 +76,36 @@ fn list_meta(page: &ListPage) -> Value {
 
 /// The objects' own bytes, one after the other.
 fn plain(kind: &'static Kind, meta: &Value, page: ListPage) -> Response {
-    let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
-        kind.kind,
-        kind.api_version()
-    );
+    let head = json!({
+        "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": meta,
+    });
+    listed(&head, "items", page, move |obj| match kind.view {
+        None => obj.json.clone(),
+        Some(_) => Bytes::from(Server::shown(kind, obj).to_string()),
+    })
+}
+
+/// A list that is never in memory as a whole: `head` with the array `field` after its own fields,
+/// each item made when its turn comes.
+fn listed(
+    head: &Value,
+    field: &str,
+    page: ListPage,
+    item: impl Fn(&Arc<Obj>) -> Bytes + Send + 'static,
+) -> Response {
+    let mut start = head.clone();
+    tree::as_object(&mut start).shift_remove(field);
+    let mut start = start.to_string();
+    start.pop();
+    start.push_str(&format!(",\"{field}\":["));
     let items = page
         .items
         .into_iter()
         .enumerate()
         .flat_map(move |(i, obj)| {
-            let json = match kind.view {
-                None => obj.json.clone(),
-                Some(_) => Bytes::from(Server::shown(kind, &obj).to_string()),
-            };
             let comma = (i > 0).then(|| Bytes::from_static(b","));
-            comma.into_iter().chain(std::iter::once(json))
+            comma.into_iter().chain(std::iter::once(item(&obj)))
         });
     let tail = std::iter::once(Bytes::from_static(b"]}\n"));
-    chunked(std::iter::once(Bytes::from(head)).chain(items).chain(tail))
+    chunked(std::iter::once(Bytes::from(start)).chain(items).chain(tail))
 }

@@ -40,9 +40,10 @@ impl Server {
         context: &WriteContext,
         ownership: Ownership,
     ) -> Result<Arc<Obj>, StatusError> {
-        let body = kind
-            .view
-            .map_or_else(|| body.clone(), |view| (view.store)(body.clone()));
+        let body = match kind.view {
+            Some(view) => (view.store)(body),
+            None => body,
+        };
         let mut attempt = 0;
         loop {
             let mut value = body.clone();

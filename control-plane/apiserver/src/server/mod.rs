@@ -191,9 +191,10 @@ impl Server {
 
     /// The object in the form of `kind`: views translate.
     pub(crate) fn shown(kind: &Kind, obj: &Obj) -> Value {
-        let value = obj.value();
-        kind.view
-            .map_or_else(|| value.clone(), |view| (view.show)(value.clone()))
+        match kind.view {
+            Some(view) => (view.show)(obj.value()),
+            None => obj.value(),
+        }
     }
 
     /// The current time as the API writes it.

@@ -123,20 +123,29 @@ pub(crate) fn render<'a>(
             .collect(),
     };
     let rows: Vec<Value> = objects
-        .map(|object| {
-            let mut row = json!({"cells": (table.row)(object, now)});
-            match include {
-                IncludeObject::None => {}
-                IncludeObject::Metadata => row["object"] = partial_metadata(object, version),
-                IncludeObject::Object => row["object"] = object.clone(),
-            }
-            row
-        })
+        .map(|object| render_row(table, object, include, version, now))
         .collect();
     json!({
         "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": list_meta,
         "columnDefinitions": columns, "rows": rows,
     })
+}
+
+/// One row of a Table.
+pub(crate) fn render_row(
+    table: &Table,
+    object: &Value,
+    include: IncludeObject,
+    version: &str,
+    now: Timestamp,
+) -> Value {
+    let mut row = json!({"cells": (table.row)(object, now)});
+    match include {
+        IncludeObject::None => {}
+        IncludeObject::Metadata => row["object"] = partial_metadata(object, version),
+        IncludeObject::Object => row["object"] = object.clone(),
+    }
+    row
 }
 
 /// `PartialObjectMetadata` of an object.
