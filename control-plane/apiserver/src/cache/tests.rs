@@ -1,3 +1,5 @@
+//! Lists and watches at the resourceVersion rules, on a cache fed by hand.
+
 use std::time::{Duration, Instant};
 
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! The stored encoding, and what is read of it without a tree.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The authority's files, and whom it signs for.
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;

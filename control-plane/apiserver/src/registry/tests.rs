@@ -1,3 +1,5 @@
+//! The table of kinds is consistent in itself.
+
 use super::*;
 
 #[test]

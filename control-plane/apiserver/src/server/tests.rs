@@ -1,3 +1,5 @@
+//! The verbs over a memory store: what callers rely on, told as stories of one object.
+
 use control_plane_storage::MemoryStore;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

@@ -1,3 +1,5 @@
+//! Pods: defaults, refusals in upstream's words, updates, grace.
+
 use serde_json::json;
 
 use super::*;

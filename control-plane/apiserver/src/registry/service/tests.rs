@@ -1,3 +1,5 @@
+//! Services: addresses and ports, refusals in upstream's words, changes of type.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Server-side apply: owners, conflicts, and what carries entries.
+
 use proto_api::apply::OnConflict::{Refuse, Take};
 use serde_json::json;
 
