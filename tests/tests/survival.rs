@@ -1,10 +1,12 @@
-//! The dataplane outlives the agent that made it: an agent is killed while its node serves, and no
-//! request through a service's address notices.
+//! What is killed costs nothing that was promised: agents while their nodes serve, the control plane
+//! in the middle of writes; no request through a service's address notices either.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tests::{Cluster, Options, until};
 
@@ -16,6 +18,15 @@ const KILLS: u32 = 5;
 
 /// Requests that must be answered between a kill and the next one.
 const REQUESTS: usize = 30;
+
+/// Kills of the control plane: bursts, and after each burst one that has run for long enough to be
+/// started again at once.
+const CONTROL_PLANE_KILLS: u32 = 50;
+const BURST: u32 = 5;
+const LONG_ENOUGH: Duration = Duration::from_millis(2_100);
+
+/// Writers beside each other.
+const WRITERS: usize = 2;
 
 /// Maps whose loss would cost a connection or a service.
 const MAPS: [&str; 8] = ["fe4", "svc", "slot", "be", "ct4", "ep", "local", "sks"];
@@ -42,6 +53,138 @@ fn killed_agents_cost_no_request_and_adopt_what_runs() -> Result<()> {
     the_new_agents_are_in_charge(&cluster)?;
     answers(&cluster, 1)?;
     cluster.down()
+}
+
+#[test]
+fn a_killed_control_plane_loses_no_write_and_no_request() -> Result<()> {
+    let cluster = Cluster::up("survival-control-plane", Options::default())?;
+    cluster.apply_file("examples/hello.yaml")?;
+    let rollout = ["rollout", "status", "deploy/hello", "--timeout=60s"];
+    cluster.kubectl(&rollout)?.success()?;
+    start_asking(&cluster, &service_address(&cluster)?)?;
+    until(SOON, "the first answers", || answers(&cluster, REQUESTS))?;
+    let before = answers(&cluster, REQUESTS)?;
+    let journal = Journal::default();
+    let killed = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (cluster, journal) = (&cluster, &journal);
+                scope.spawn(move || write_until_stopped(cluster, journal, writer))
+            })
+            .collect();
+        let killed = kill_control_plane(&cluster, &journal);
+        journal.stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer
+                .join()
+                .map_err(|_panic| anyhow::anyhow!("a writer panicked"))??;
+        }
+        killed
+    });
+    killed?;
+    no_acknowledged_write_is_lost(&cluster, &journal)?;
+    // The log is read through the control plane and the agents, which find each other again.
+    until(SOON, "more answers", || {
+        for (pod, count) in answers(&cluster, REQUESTS)? {
+            let more = count - before.get(&pod).copied().unwrap_or_default();
+            ensure!(more >= REQUESTS, "{pod}: {more} more answers");
+        }
+        Ok(())
+    })?;
+    cluster.down()
+}
+
+/// What the writers were promised.
+#[derive(Debug, Default)]
+struct Journal {
+    /// Names of acknowledged objects, with the resourceVersion that each was given.
+    acknowledged: Mutex<BTreeMap<String, u64>>,
+    /// The highest of them.
+    highest: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Journal {
+    fn len(&self) -> usize {
+        self.acknowledged.lock().len()
+    }
+}
+
+/// Creates one object after the other. A write that fails promises nothing; one that succeeds has a
+/// resourceVersion above all that were known when it began.
+fn write_until_stopped(cluster: &Cluster, journal: &Journal, writer: usize) -> Result<()> {
+    for number in 0u32.. {
+        if journal.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let known = journal.highest.load(Ordering::SeqCst);
+        let name = format!("written-{writer}-{number}");
+        let literal = format!("--from-literal=name={name}");
+        let version = "-o=jsonpath={.metadata.resourceVersion}";
+        let create = ["create", "configmap", &name, &literal, version];
+        let Ok(output) = cluster.kubectl(&create)?.success() else {
+            continue;
+        };
+        let given: u64 = output.text().parse().context("a resourceVersion")?;
+        ensure!(given > known, "{name} was given {given} after {known}");
+        journal.acknowledged.lock().insert(name, given);
+        journal.highest.fetch_max(given, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// Kills the control plane again and again, each time when it has acknowledged something.
+fn kill_control_plane(cluster: &Cluster, journal: &Journal) -> Result<()> {
+    for kill in 1..=CONTROL_PLANE_KILLS {
+        let running = until(SOON, "a control plane", || cluster.control_plane())?;
+        let (since, before) = (Instant::now(), journal.len());
+        until(SOON, "an acknowledged write", || {
+            ensure!(journal.len() > before, "none yet");
+            ensure!(
+                kill % BURST != 0 || since.elapsed() >= LONG_ENOUGH,
+                "not long enough"
+            );
+            Ok(())
+        })?;
+        running.signal("KILL")?;
+        until(SOON, "its end", || running.has_ended())?;
+    }
+    Ok(())
+}
+
+fn no_acknowledged_write_is_lost(cluster: &Cluster, journal: &Journal) -> Result<()> {
+    let get = ["get", "configmaps", "-o=json"];
+    let list = until(SOON, "a list", || cluster.kubectl(&get)?.success())?;
+    let list: Value = serde_json::from_str(&list.stdout)?;
+    let stored: BTreeMap<String, (String, String)> = list["items"]
+        .as_array()
+        .context("a list of objects")?
+        .iter()
+        .map(|object| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let metadata = &object["metadata"];
+            let content = text(&object["data"]["name"]);
+            (
+                text(&metadata["name"]),
+                (text(&metadata["resourceVersion"]), content),
+            )
+        })
+        .collect();
+    let acknowledged = journal.acknowledged.lock();
+    ensure!(
+        acknowledged.len() >= CONTROL_PLANE_KILLS as usize,
+        "{} writes",
+        acknowledged.len()
+    );
+    for (name, version) in acknowledged.iter() {
+        let expected = (version.to_string(), name.clone());
+        ensure!(
+            stored.get(name) == Some(&expected),
+            "{name}: {:?}",
+            stored.get(name)
+        );
+    }
+    Ok(())
 }
 
 #[test]
