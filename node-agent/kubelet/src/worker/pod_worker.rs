@@ -3,7 +3,7 @@
 //! The order is what makes it safe: an answer is absorbed first, the runtime is asked again, and only
 //! then is decided, so no decision rests on a state older than the worker's own last act.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ use crate::pod::observed::{Observed, RunState};
 use crate::pod::{self, Decision, Facts, Memory, StatusInputs, StepPolicy, Verdict};
 use crate::probe::ProbeSet;
 
-/// Looks again this long after a hint that showed nothing new: the runtime's event may be ahead of
-/// the state it tells.
+/// Looks again this long after a hint, whatever was seen in between: the runtime's event may be
+/// ahead of the state it tells, by seconds on a busy node.
 const RECHECKS: [Duration; 5] = [
-    Duration::ZERO,
     Duration::from_millis(10),
-    Duration::from_millis(40),
-    Duration::from_millis(200),
-    Duration::from_millis(1000),
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_millis(1250),
+    Duration::from_millis(5000),
 ];
 const OBSERVE_RETRY: Duration = Duration::from_secs(1);
 const REPORT_RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -79,7 +79,8 @@ pub(super) struct PodWorker {
     report_pause: Duration,
     report_after: Option<tokio::time::Instant>,
     removal_sent: bool,
-    rechecks_left: &'static [Duration],
+    /// When to look again because of the last hint, the next first.
+    rechecks: VecDeque<tokio::time::Instant>,
     wake_at: Option<tokio::time::Instant>,
 }
 
@@ -119,7 +120,7 @@ impl PodWorker {
             report_pause: REPORT_RETRY_FIRST,
             report_after: None,
             removal_sent: false,
-            rechecks_left: &[],
+            rechecks: VecDeque::new(),
             wake_at: None,
         }
     }
@@ -136,7 +137,7 @@ impl PodWorker {
                 // Every branch is cancel-safe: watch, notify, join_next and sleep lose nothing.
                 () = stop.cancelled() => break,
                 changed = self.mailbox.target.changed() => if changed.is_err() { break },
-                () = self.mailbox.hint.notified() => self.rechecks_left = &RECHECKS,
+                () = self.mailbox.hint.notified() => self.plan_rechecks(),
                 () = self.probes.changed() => {}
                 Some(done) = self.tasks.join_next() => self.finish(done),
                 () = sleep_until(next_look) => {}
@@ -193,14 +194,13 @@ impl PodWorker {
         let runtime = Arc::clone(&self.context.runtime);
         let node = &self.context.config.node_name;
         let uid = &self.reference.uid;
+        let now = tokio::time::Instant::now();
+        while self.rechecks.front().is_some_and(|at| *at <= now) {
+            self.rechecks.pop_front();
+        }
         match observe(&*runtime, node, uid, &mut self.settled).await {
             Ok(observed) => {
-                if observed == self.observed {
-                    self.rechecks_left = self.rechecks_left.get(1..).unwrap_or_default();
-                } else {
-                    self.rechecks_left = &[];
-                    self.observed = observed;
-                }
+                self.observed = observed;
                 true
             }
             Err(error) => {
@@ -374,11 +374,13 @@ impl PodWorker {
         }
     }
 
+    fn plan_rechecks(&mut self) {
+        let now = tokio::time::Instant::now();
+        self.rechecks = RECHECKS.iter().map(|wait| now + *wait).collect();
+    }
+
     fn next_look(&self) -> Option<tokio::time::Instant> {
-        let recheck = self
-            .rechecks_left
-            .first()
-            .map(|wait| tokio::time::Instant::now() + *wait);
+        let recheck = self.rechecks.front().copied();
         [self.wake_at, recheck, self.report_after]
             .into_iter()
             .flatten()
