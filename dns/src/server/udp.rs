@@ -47,16 +47,24 @@ impl Worker {
                 tracing::error!(%error, "dns socket failed");
                 return;
             }
-            for _ in 0..BATCH {
-                match self.socket.try_recv_from(&mut self.packet) {
-                    Ok((len, client)) => self.take(len, client),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // Such as a port unreachable for an earlier answer: of no concern here.
-                    Err(error) => tracing::debug!(%error, "dns receive"),
-                }
+            if self.drain() == BATCH {
+                // There may be more; an empty socket waits above and needs no turn given up.
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
         }
+    }
+
+    /// Answers what has come, at most a batch, and returns how many packets that was.
+    fn drain(&mut self) -> usize {
+        for taken in 0..BATCH {
+            match self.socket.try_recv_from(&mut self.packet) {
+                Ok((len, client)) => self.take(len, client),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return taken,
+                // Such as a port unreachable for an earlier answer: of no concern here.
+                Err(error) => tracing::debug!(%error, "dns receive"),
+            }
+        }
+        BATCH
     }
 
     fn take(&mut self, len: usize, client: SocketAddr) {
