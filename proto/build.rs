@@ -6,7 +6,10 @@ fn main() -> std::io::Result<()> {
         .bytes(".skep.agent.v1.SessionUp")
         .bytes(".skep.agent.v1.SessionDown")
         .compile_protos(
-            &["proto/skep/agent/v1/agent.proto", "proto/skep/inspect/v1/inspect.proto"],
+            &[
+                "proto/skep/agent/v1/agent.proto",
+                "proto/skep/inspect/v1/inspect.proto",
+            ],
             &["proto"],
         )?;
     // The container runtime's side of CRI is never ours: client only.

@@ -97,8 +97,7 @@ impl Cluster {
         let mut words = vec![
             "up", "--name", &self.name, "--nodes", &nodes, "--store", store,
         ];
-        // Set by `cargo xtask test`, which has built everything.
-        if std::env::var_os("SKEP_PREBUILT").is_some() {
+        if workspace::is_built() {
             words.push("--prebuilt");
         }
         Output::of(&mut workspace::xtask(&words), b"")?

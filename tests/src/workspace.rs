@@ -13,8 +13,21 @@ pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
+/// Set by `cargo xtask test`, which has built everything: its own program.
+const XTASK: &str = "SKEP_XTASK";
+
+/// Whether everything is built.
+pub(crate) fn is_built() -> bool {
+    std::env::var_os(XTASK).is_some()
+}
+
 /// `cargo xtask`, built when needed.
 pub(crate) fn xtask(arguments: &[&str]) -> Command {
+    if let Some(program) = std::env::var_os(XTASK) {
+        let mut command = Command::new(program);
+        command.current_dir(root()).args(arguments);
+        return command;
+    }
     let mut command = Command::new("cargo");
     command
         .current_dir(root())

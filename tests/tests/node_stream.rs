@@ -1,7 +1,11 @@
 //! The node stream from end to end: the control plane's side and the agent's, over real TLS, with the
 //! API in memory.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -22,8 +22,8 @@ pub(crate) struct Arguments {
     rest: Vec<String>,
 }
 
-/// Tells the tests' harness that everything is built.
-const PREBUILT: &str = "SKEP_PREBUILT";
+/// Tells the tests' harness which xtask to run, and that everything is built.
+const XTASK: &str = "SKEP_XTASK";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     stage("setup", setup::ensure)?;
@@ -55,12 +55,13 @@ fn stage(name: &str, action: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn cargo_test(packages: &[&str], arguments: &Arguments) -> Result<()> {
+    let program = std::env::current_exe().context("find this program's own file")?;
     let mut command = workspace::cargo("test");
     command
         .args(["--quiet", "--locked", "--no-fail-fast"])
         .args(packages)
         .arg("--")
         .args(&arguments.rest)
-        .env(PREBUILT, "1");
+        .env(XTASK, program);
     process::run(&mut command)
 }

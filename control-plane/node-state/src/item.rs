@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use control_plane_client::store::Cached;
@@ -38,6 +39,8 @@ pub(crate) enum Source {
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) version: u64,
+    /// When the informer delivered this version: the commit, as far as can be told from here.
+    pub(crate) seen: SystemTime,
     source: Source,
     body: OnceLock<Bytes>,
 }
@@ -46,6 +49,7 @@ impl Item {
     pub(crate) fn new(version: u64, source: Source) -> Self {
         Self {
             version,
+            seen: SystemTime::now(),
             source,
             body: OnceLock::new(),
         }

@@ -61,15 +61,14 @@ impl NodeStream {
         loop {
             wakers.cluster.mark_unchanged();
             wakers.node.mark_unchanged();
-            let seen = SystemTime::now();
             let delta = self.index.since(&self.node, sent, BATCH_BYTES_MAX);
             let more = delta.more;
             sent = delta.upto;
             let in_sync_due = !more && (snapshot || revision == 0);
             if !(delta.upserts.is_empty() && delta.removes.is_empty()) {
-                let batch = batch(delta, snapshot, seen, &mut revision);
-                self.progress
-                    .sent(&self.node, sent, (!snapshot).then_some(seen));
+                let triggered = if snapshot { None } else { trigger(&delta) };
+                let batch = batch(delta, snapshot, triggered, &mut revision);
+                self.progress.sent(&self.node, sent, triggered);
                 self.send(Message::Batch(batch)).await?;
             }
             if in_sync_due {
@@ -97,7 +96,22 @@ impl NodeStream {
     }
 }
 
-fn batch(delta: Delta, snapshot: bool, seen: SystemTime, revision: &mut u64) -> pb::Batch {
+/// When the oldest change of a delta was committed. A config map or secret says nothing: it may be
+/// old and only now be wanted.
+fn trigger(delta: &Delta) -> Option<SystemTime> {
+    let changes = delta.upserts.iter().filter(|(key, _)| match key.kind {
+        pb::Type::ConfigMap | pb::Type::Secret | pb::Type::Unspecified => false,
+        pb::Type::Pod | pb::Type::Service | pb::Type::Endpoints | pb::Type::NodeRoute => true,
+    });
+    changes.map(|(_, item)| item.seen).min()
+}
+
+fn batch(
+    delta: Delta,
+    snapshot: bool,
+    triggered: Option<SystemTime>,
+    revision: &mut u64,
+) -> pb::Batch {
     let upserts: Vec<pb::Upsert> = delta
         .upserts
         .into_iter()
@@ -119,19 +133,19 @@ fn batch(delta: Delta, snapshot: bool, seen: SystemTime, revision: &mut u64) -> 
         key: key.key.to_string(),
         version,
     };
-    let since = seen
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
     pb::Batch {
         sequence: delta.upto,
         revision: *revision,
         snapshot,
         upserts,
         removes: delta.removes.into_iter().map(remove).collect(),
-        trigger_unix_us: if snapshot {
-            0
-        } else {
-            u64::try_from(since.as_micros()).unwrap_or(0)
-        },
+        trigger_unix_us: triggered.map_or(0, unix_us),
     }
+}
+
+fn unix_us(time: SystemTime) -> u64 {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use proto_api::types::coordination::v1::{Lease, LeaseSpec};
 use proto_api::types::{MicroTime, Object as _};
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -17,7 +18,7 @@ use tracing::{info, warn};
 use crate::api::{Api, ApiError, ObjectKey};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::resources::LEASES;
+use crate::resources::{LEASES, NAMESPACES};
 
 /// Which lease, who we are, and the times.
 #[derive(Debug, Clone)]
@@ -223,18 +224,37 @@ impl LeaderElector {
         };
         lease.metadata.name = Some(self.config.lease.name.to_string());
         let body = serde_json::to_value(&lease).map_err(|error| malformed(&error))?;
+        match self.create_lease(body.clone()).await {
+            // At the very first start nobody leads yet, so nobody has made the namespace.
+            Err(error) if error.is_not_found() => {
+                let namespace = json!({"metadata": {"name": self.config.lease.namespace}});
+                match self.api.create(NAMESPACES, "", namespace).await {
+                    Err(error) if !error.is_already_exists() => return Err(error),
+                    Ok(_) | Err(_) => {}
+                }
+                self.create_lease(body).await
+            }
+            other => other,
+        }
+        .map(|created| {
+            if created {
+                *observed = Some(Observed {
+                    spec,
+                    at: Instant::now(),
+                });
+            }
+            created
+        })
+    }
+
+    /// False when somebody was faster.
+    async fn create_lease(&self, body: serde_json::Value) -> Result<bool, ApiError> {
         match self
             .api
             .create(LEASES, &self.config.lease.namespace, body)
             .await
         {
-            Ok(_) => {
-                *observed = Some(Observed {
-                    spec,
-                    at: Instant::now(),
-                });
-                Ok(true)
-            }
+            Ok(_) => Ok(true),
             Err(error) if error.is_already_exists() => Ok(false),
             Err(error) => Err(error),
         }

@@ -76,10 +76,7 @@ fn elector(fake: &FakeApi, identity: &str) -> LeaderElector {
 #[tokio::test(start_paused = true)]
 async fn two_never_lead_at_once_and_an_orderly_end_hands_over_quickly() {
     let fake = FakeApi::new();
-    fake.seed(
-        crate::resources::NAMESPACES,
-        serde_json::json!({"metadata": {"name": "kube-system"}}),
-    );
+    // The lease's namespace does not exist yet, as at the first start of a cluster.
     let watch = Arc::new(parking_lot::Mutex::new(Watch::default()));
     let (stop_a, stop_b) = (CancellationToken::new(), CancellationToken::new());
     let a = tokio::spawn(lead(
@@ -112,7 +109,7 @@ async fn two_never_lead_at_once_and_an_orderly_end_hands_over_quickly() {
 async fn two_never_lead_at_once_while_the_api_fails() {
     let fake = FakeApi::new();
     fake.seed(
-        crate::resources::NAMESPACES,
+        NAMESPACES,
         serde_json::json!({"metadata": {"name": "kube-system"}}),
     );
     let faults = Faults {

@@ -189,6 +189,8 @@ impl ReplicaSetController {
         }
         match created.failure {
             None => Ok(()),
+            // The set goes with its namespace; there is nobody to tell and nothing to try again.
+            Some(error) if is_namespace_terminating(&error) => Ok(()),
             Some(error) => {
                 if outcome_unknown(&error) {
                     self.expectations.mark_uncertain(&rs.key);
@@ -353,6 +355,11 @@ impl Reconciler for ReplicaSetController {
             .map(|rs| rs.key.clone())
             .collect()
     }
+}
+
+/// Upstream's sentence; the status cause that says the same does not pass the client.
+fn is_namespace_terminating(error: &ApiError) -> bool {
+    error.code == 403 && error.message.ends_with("because it is being terminated")
 }
 
 /// A pod as the template says, owned by the set.
