@@ -1,3 +1,5 @@
+//! Random interleavings: what the cluster must look like in the end, whatever went wrong on the way.
+
 use std::collections::BTreeSet;
 
 use control_plane_client::resources::{
