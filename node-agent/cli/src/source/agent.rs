@@ -70,14 +70,29 @@ fn from_io(error: &io::Error) -> AgentError {
     }
 }
 
-fn refused(status: &tonic::Status) -> Failure {
+/// Why a call was not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CallError {
+    /// The agent is gone: it has died since the connection was made.
+    Lost(AgentError),
+    /// It answered that it cannot, or not in time.
+    Refused(Failure),
+}
+
+fn refused(status: &tonic::Status) -> CallError {
     let code = match status.code() {
         Code::NotFound => NOT_FOUND,
         Code::PermissionDenied => DENIED,
         Code::DeadlineExceeded | Code::Cancelled => TIMEOUT,
         _ => INTERNAL,
     };
-    Failure::new(code, status.message())
+    match std::error::Error::source(status) {
+        // An answer of the agent has no cause on this side.
+        Some(cause) if code != TIMEOUT => {
+            CallError::Lost(AgentError::Silent(crate::failure::chain(cause)))
+        }
+        Some(_) | None => CallError::Refused(Failure::new(code, status.message())),
+    }
 }
 
 impl AgentClient {
@@ -103,12 +118,12 @@ impl AgentClient {
         Ok(Self { client })
     }
 
-    pub(super) async fn status(&mut self) -> Result<pb::StatusResponse, Failure> {
+    pub(super) async fn status(&mut self) -> Result<pb::StatusResponse, CallError> {
         let response = self.client.status(pb::StatusRequest {}).await;
         Ok(response.map_err(|status| refused(&status))?.into_inner())
     }
 
-    pub(super) async fn names(&mut self) -> Result<NameTable, Failure> {
+    pub(super) async fn names(&mut self) -> Result<NameTable, CallError> {
         let response = self.client.names(pb::NamesRequest {}).await;
         let names = response.map_err(|status| refused(&status))?.into_inner();
         let service = |name: pb::ServiceName| {
@@ -134,7 +149,7 @@ impl AgentClient {
         })
     }
 
-    pub(super) async fn read(&mut self, query: &Query) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn read(&mut self, query: &Query) -> Result<Vec<u8>, CallError> {
         let (view, name) = match query {
             Query::LoadBalancer => (pb::View::LoadBalancer, ""),
             Query::Maps => (pb::View::Maps, ""),
@@ -155,5 +170,25 @@ impl AgentClient {
             .map_err(|status| refused(&status))?
             .into_inner()
             .document)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_died_is_lost_and_one_that_answers_has_refused() {
+        let broken = io::Error::new(io::ErrorKind::BrokenPipe, "broken pipe");
+        let lost = refused(&tonic::Status::from_error(Box::new(broken)));
+        assert_eq!(
+            lost,
+            CallError::Lost(AgentError::Silent("broken pipe".to_owned()))
+        );
+        let answer = refused(&tonic::Status::not_found("no map is called x"));
+        let failure = Failure::new(NOT_FOUND, "no map is called x");
+        assert_eq!(answer, CallError::Refused(failure));
+        let slow = refused(&tonic::Status::cancelled("Timeout expired"));
+        assert!(matches!(slow, CallError::Refused(failure) if failure.code == TIMEOUT));
     }
 }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::cluster::Node;
 use crate::failure::{Failure, INTERNAL};
 use crate::output;
-use agent::{AgentClient, AgentError};
+use agent::{AgentClient, AgentError, CallError};
 
 /// Who answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,8 +27,8 @@ pub(crate) enum Via {
 /// One node, ready to answer.
 #[derive(Debug)]
 pub(crate) struct NodeSource {
-    /// The node's own name where it told one.
     pub(crate) name: String,
+    node: Node,
     answer: Answer,
 }
 
@@ -55,22 +55,25 @@ impl NodeSource {
     /// # Errors
     /// [`Failure`] when neither can be read.
     pub(crate) async fn open(node: &Node) -> Result<Self, Failure> {
-        match AgentClient::connect(&node.agent_socket).await {
-            Ok(client) => Ok(Self {
-                name: node.name.clone(),
-                answer: Answer::Agent(client),
-            }),
-            Err(AgentError::Denied) => Err(AgentError::Denied.failure(node)),
-            Err(error) => {
-                let inspector = Inspector::open(&node.bpffs)?;
-                output::note(&passed_over(node, &error));
-                Ok(Self {
-                    name: node.name.clone(),
-                    answer: Answer::Pins {
-                        inspector,
-                        names: names_beside(&node.agent_socket),
-                    },
-                })
+        let answer = match AgentClient::connect(&node.agent_socket).await {
+            Ok(client) => Answer::Agent(client),
+            Err(AgentError::Denied) => return Err(AgentError::Denied.failure(node)),
+            Err(error) => pins(node, &error)?,
+        };
+        Ok(Self {
+            name: node.name.clone(),
+            node: node.clone(),
+            answer,
+        })
+    }
+
+    /// The agent died after the connection was made: go on with its pins.
+    fn fall_back(&mut self, error: CallError) -> Result<(), Failure> {
+        match error {
+            CallError::Refused(failure) => Err(failure),
+            CallError::Lost(reason) => {
+                self.answer = pins(&self.node, &reason)?;
+                Ok(())
             }
         }
     }
@@ -84,26 +87,45 @@ impl NodeSource {
 
     /// The agent's own account; `None` without an agent.
     pub(crate) async fn status(&mut self) -> Result<Option<StatusResponse>, Failure> {
-        match &mut self.answer {
-            Answer::Agent(client) => client.status().await.map(Some),
-            Answer::Pins { .. } => Ok(None),
+        if let Answer::Agent(client) = &mut self.answer {
+            match client.status().await {
+                Ok(status) => return Ok(Some(status)),
+                Err(error) => self.fall_back(error)?,
+            }
         }
+        Ok(None)
     }
 
     /// Names of map elements, as far as they are known.
     pub(crate) async fn names(&mut self) -> Result<NameTable, Failure> {
-        match &mut self.answer {
-            Answer::Agent(client) => client.names().await,
+        if let Answer::Agent(client) = &mut self.answer {
+            match client.names().await {
+                Ok(names) => return Ok(names),
+                Err(error) => self.fall_back(error)?,
+            }
+        }
+        match &self.answer {
+            Answer::Agent(_) => Ok(NameTable::default()),
             Answer::Pins { names, .. } => Ok(names.clone()),
+        }
+    }
+
+    async fn document(&mut self, query: &Query) -> Result<Vec<u8>, Failure> {
+        if let Answer::Agent(client) = &mut self.answer {
+            match client.read(query).await {
+                Ok(document) => return Ok(document),
+                Err(error) => self.fall_back(error)?,
+            }
+        }
+        match &self.answer {
+            Answer::Agent(_) => Ok(Vec::new()),
+            Answer::Pins { inspector, .. } => Ok(inspector.document(query)?),
         }
     }
 
     /// One view. `T` is the type that the query names.
     pub(crate) async fn read<T: DeserializeOwned>(&mut self, query: &Query) -> Result<T, Failure> {
-        let document = match &mut self.answer {
-            Answer::Agent(client) => client.read(query).await?,
-            Answer::Pins { inspector, .. } => inspector.document(query)?,
-        };
+        let document = self.document(query).await?;
         serde_json::from_slice(&document).map_err(|error| {
             Failure::new(
                 INTERNAL,
@@ -114,6 +136,16 @@ impl NodeSource {
             )
         })
     }
+}
+
+/// Opens a node's pins, and says that they are read.
+fn pins(node: &Node, error: &AgentError) -> Result<Answer, Failure> {
+    let inspector = Inspector::open(&node.bpffs)?;
+    output::note(&passed_over(node, error));
+    Ok(Answer::Pins {
+        inspector,
+        names: names_beside(&node.agent_socket),
+    })
 }
 
 /// The names file lies beside the agent's socket. Without it, elements are shown by number.
