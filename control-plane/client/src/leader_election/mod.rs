@@ -224,7 +224,7 @@ impl LeaderElector {
         };
         lease.metadata.name = Some(self.config.lease.name.to_string());
         let body = serde_json::to_value(&lease).map_err(|error| malformed(&error))?;
-        match self.create_lease(body.clone()).await {
+        let held = match self.create_lease(body.clone()).await {
             // At the very first start nobody leads yet, so nobody has made the namespace.
             Err(error) if error.is_not_found() => {
                 let namespace = json!({"metadata": {"name": self.config.lease.namespace}});
@@ -232,19 +232,17 @@ impl LeaderElector {
                     Err(error) if !error.is_already_exists() => return Err(error),
                     Ok(_) | Err(_) => {}
                 }
-                self.create_lease(body).await
+                self.create_lease(body).await?
             }
-            other => other,
+            other => other?,
+        };
+        if held {
+            *observed = Some(Observed {
+                spec,
+                at: Instant::now(),
+            });
         }
-        .map(|created| {
-            if created {
-                *observed = Some(Observed {
-                    spec,
-                    at: Instant::now(),
-                });
-            }
-            created
-        })
+        Ok(held)
     }
 
     /// False when somebody was faster.
