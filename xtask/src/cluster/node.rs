@@ -32,21 +32,46 @@ const BPFFS: &str = "/sys/fs/bpf";
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts the nodes 1..=count that do not run, in parallel; all containerds answer on return.
+/// A node that was dying when it was looked at is started in a second round.
 pub(crate) fn up(cluster: &Cluster, count: u8) -> Result<()> {
     let network = cluster.network()?.context("the cluster has no network")?;
     std::fs::create_dir_all(mounts::CNI_CACHE).context("a mount point for the CNI's cache")?;
-    let running = cluster.nodes()?.nodes;
-    let mut nodes: Vec<Node> = running
+    let started_before = launch_missing(cluster, &network, count)?;
+    let nodes = cluster.nodes()?.nodes;
+    let failed: Vec<(&Node, anyhow::Error)> = nodes
+        .iter()
+        .filter_map(|node| Some((node, wait_for_containerd(cluster, node).err()?)))
+        .collect();
+    let was_dying =
+        |node: &Node| started_before.contains(&node.index) && !node.process().is_alive();
+    if failed.iter().any(|(node, _)| was_dying(node)) {
+        launch_missing(cluster, &network, count)?;
+        let nodes = cluster.nodes()?.nodes;
+        return nodes
+            .iter()
+            .try_for_each(|node| wait_for_containerd(cluster, node));
+    }
+    failed
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// Launches the nodes that do not run; returns the numbers of those that did.
+fn launch_missing(cluster: &Cluster, network: &Network, count: u8) -> Result<Vec<u8>> {
+    let known = cluster.nodes()?.nodes;
+    let mut nodes: Vec<Node> = known
         .into_iter()
         .filter(|node| node.process().is_alive())
         .collect();
-    let missing = (1..=count).filter(|n| nodes.iter().all(|node| node.index != *n));
-    let started: Vec<(u8, std::process::Child)> = missing
+    let before: Vec<u8> = nodes.iter().map(|node| node.index).collect();
+    let missing = (1..=count).filter(|n| !before.contains(n));
+    let launched: Vec<(u8, std::process::Child)> = missing
         .map(|n| Ok((n, spawn_launch(cluster, n)?)))
         .collect::<Result<_>>()?;
     let mut failures = Vec::new();
-    for (n, child) in started {
-        match finish_launch(cluster, &network, n, child) {
+    for (n, child) in launched {
+        match finish_launch(cluster, network, n, child) {
             Ok(node) => nodes.push(node),
             Err(error) => failures.push(format!("{}: {error:#}", node_name(n))),
         }
@@ -55,14 +80,12 @@ pub(crate) fn up(cluster: &Cluster, count: u8) -> Result<()> {
     // Written even on failure: `down` must know what runs.
     cluster.write_nodes(&Nodes {
         cluster: cluster.name.clone(),
-        nodes: nodes.clone(),
+        nodes,
     })?;
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
     }
-    nodes
-        .iter()
-        .try_for_each(|node| wait_for_containerd(cluster, node))
+    Ok(before)
 }
 
 fn spawn_launch(cluster: &Cluster, node: u8) -> Result<std::process::Child> {
@@ -151,7 +174,11 @@ pub(crate) fn launch(cluster: &Cluster, node: u8) -> Result<()> {
     let network = cluster.network()?.context("the cluster has no network")?;
     let name = node_name(node);
     prepare_files(cluster, &network, node)?;
-    cgroups::enter(&group(&network, &name))?;
+    let group = group(&network, &name);
+    // What an earlier life left: cgroup2 takes no process where controllers are handed on.
+    cgroups::end_processes(&group)?;
+    cgroups::remove(&group)?;
+    cgroups::enter(&group)?;
     unshare(
         CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET

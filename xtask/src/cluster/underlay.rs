@@ -140,6 +140,15 @@ pub(crate) fn hold() -> Result<()> {
 pub(crate) fn connect(network: &Network, name: &str, node_ip: &str) -> Result<()> {
     let holder = network.holder;
     let gateway = network.index.host_ip();
+    // The link of a node that has just died is still there for a moment.
+    if ip_inside(holder, &format!("link show dev {name}\n")).is_ok() {
+        ip_inside(holder, &format!("link delete {name}\n")).or_else(|error| {
+            match ip_inside(holder, &format!("link show dev {name}\n")) {
+                Ok(()) => Err(error),
+                Err(_) => Ok(()),
+            }
+        })?;
+    }
     ip(&format!(
         "link set lo up\n\
          link add eth0 type veth peer name {name} netns {}\n\
