@@ -1,7 +1,7 @@
 //! Records what controllers did as core/v1 Events, without ever holding them up.
 //!
 //! Owns: the queue and the writing. What becomes of an event (new, one more of the same, merged, none)
-//! is decided by [`correlate`]. A full queue or a spent budget drops the event and counts it: events
+//! is decided by `correlate`. A full queue or a spent budget drops the event and counts it: events
 //! inform, nothing depends on them.
 
 mod correlate;
