@@ -2,11 +2,11 @@
 //!
 //! One test: the leak check sees the whole machine, so nothing else may run beside it.
 
-use anyhow::{Result, ensure};
-use tests::{Cluster, Leaks, Options};
+use anyhow::{Context as _, Result, ensure};
+use tests::{Cluster, Leaks, Options, Process};
 
 #[test]
-fn a_cluster_comes_up_twice_and_goes_without_a_trace() -> Result<()> {
+fn a_cluster_comes_up_again_and_again_and_goes_without_a_trace() -> Result<()> {
     let leaks = Leaks::before()?;
     let cluster = Cluster::up("lifecycle", Options::default())?;
     let nodes = cluster
@@ -30,6 +30,16 @@ fn a_cluster_comes_up_twice_and_goes_without_a_trace() -> Result<()> {
     ensure!(
         processes(&cluster)? == before,
         "a repeated up restarted something"
+    );
+
+    // The whole node dies, and its number may be taken for a running one for a moment.
+    let killed = cluster.nodes()?.pop().context("the last node")?;
+    Process { pid: killed.pid }.signal("KILL")?;
+    cluster.up_again()?;
+    let again = cluster.nodes()?.pop().context("the last node")?;
+    ensure!(
+        again.name == killed.name && again.pid != killed.pid,
+        "{again:?}"
     );
 
     for node in ["node-1", "node-2"] {
