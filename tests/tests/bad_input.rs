@@ -97,6 +97,23 @@ fn wrong_types_are_refused_as_go_does() -> Result<()> {
 }
 
 #[test]
+fn kinds_that_are_not_served_are_named() -> Result<()> {
+    check(
+        "unknown-kind",
+        &[
+            (
+                "{apiVersion: v1, kind: Foo, metadata: {name: f}}",
+                "no matches for kind \"Foo\" in version \"v1\"",
+            ),
+            (
+                "{apiVersion: example.com/v1, kind: Foo, metadata: {name: f}}",
+                "no matches for kind \"Foo\" in version \"example.com/v1\"",
+            ),
+        ],
+    )
+}
+
+#[test]
 fn duplicate_ports_are_refused() -> Result<()> {
     check(
         "duplicate-port",

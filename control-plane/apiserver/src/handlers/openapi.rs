@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH,
+};
 use proto_api::openapi;
 use serde_json::{Value, json};
 
@@ -56,6 +58,7 @@ impl OpenApi {
 impl Call {
     pub(super) fn openapi(&self, rest: &[&str]) -> Result<Response, StatusError> {
         match rest {
+            ["v2"] if self.asks_for_legacy() => Ok(legacy_response()),
             ["v3"] => Ok(json_bytes(200, self.index())),
             ["v3", path @ ..] => {
                 let document = self.api.openapi.documents.get(&path.join("/"));
@@ -64,6 +67,15 @@ impl Call {
             }
             _ => Err(StatusError::path_not_found()),
         }
+    }
+
+    /// kubectl asks for v2, as protobuf, when the v3 document does not know a kind.
+    fn asks_for_legacy(&self) -> bool {
+        let accepted = self
+            .headers
+            .get(ACCEPT)
+            .and_then(|value| value.to_str().ok());
+        accepted.is_some_and(|types| types.contains("proto-openapi.spec.v2"))
     }
 
     fn index(&self) -> Bytes {
@@ -119,4 +131,12 @@ impl Call {
         }
         answer
     }
+}
+
+fn legacy_response() -> Response {
+    let mut answer = text_response(200, openapi::legacy_document());
+    let protobuf = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(protobuf));
+    answer
 }

@@ -54,7 +54,8 @@ impl Strategy for ConfigMap {
             }
         }
         if size > DATA_BYTES_MAX {
-            errors.push(FieldError::too_long(&Path::root(""), DATA_BYTES_MAX));
+            // The object as a whole, as upstream prints it.
+            errors.push(FieldError::too_long(&Path::root("[]"), DATA_BYTES_MAX));
         }
         errors
     }
