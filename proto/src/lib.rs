@@ -38,6 +38,7 @@ pub mod inspect {
 pub mod cri {
     /// Version 1.
     #[expect(
+        rustdoc::invalid_html_tags,
         unused_qualifications,
         clippy::all,
         clippy::allow_attributes,

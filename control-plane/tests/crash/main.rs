@@ -4,8 +4,6 @@
 //! was not may be; resourceVersions never go back; and a watch from before the kill tells all that
 //! happened, or says that it cannot.
 
-#![expect(clippy::print_stdout, reason = "the figures of the run")]
-
 mod client;
 
 use std::collections::{BTreeMap, BTreeSet};

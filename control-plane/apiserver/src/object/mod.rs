@@ -57,7 +57,7 @@ impl Obj {
     /// shows no revision. `fields` reads the kind's selectable fields.
     ///
     /// # Errors
-    /// The bytes are no object that [`encode`] wrote.
+    /// The bytes are no object that [`mod@encode`] wrote.
     pub fn from_stored(
         key: ObjKey,
         stored: &[u8],

@@ -1,7 +1,7 @@
 //! From a request's bytes to a checked object: syntax, duplicate keys, unknown fields and types,
 //! in upstream's words. One reason to change: what the API server accepts as a body.
 //!
-//! Two steps: [`parse`] reads JSON or YAML and knows no types; [`check`] walks the schema table. A
+//! Two steps: [`fn@parse`] reads JSON or YAML and knows no types; [`fn@check`] walks the schema table. A
 //! checked object is in canonical form, which is what Go would print: no unknown fields, no nulls, no
 //! zero where Go omits it, zero where Go always writes it, quantities and times normalised; only
 //! that embedded structs that are all zero (`status: {}`) are left out. So equal objects are equal
