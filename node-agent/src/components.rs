@@ -187,11 +187,9 @@ async fn start_dns(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<DnsHandle> {
-    let cluster = hub.snapshot();
     let own: Vec<IpAddr> = [config.dns_address]
         .into_iter()
         .chain(config.node_ips.iter().copied())
-        .chain(cluster.cluster.cluster_dns.iter().copied())
         .collect();
     let mut settings = DnsConfig::new(config.cluster_domain.clone());
     settings.listen = vec![SocketAddr::new(config.dns_address, DNS_PORT)];

@@ -4,6 +4,7 @@
 //! namespace, and how pods of other nodes are reached. Must not know: pods of the API, services. The
 //! eBPF side of a pod is the datapath's; this room tells it which device has which address.
 
+mod blocking;
 pub mod cni;
 mod device;
 mod ipam;

@@ -15,6 +15,7 @@ use node_agent_datapath::pods::{
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
+use crate::blocking::blocking;
 use crate::device::{Netlink, Pair, Route};
 use crate::ipam::{Addresses, AllocateError, Ipam};
 use crate::namespace::{self, NetworkNamespace};
@@ -398,15 +399,6 @@ impl PodNetwork {
             self.netlink.set_route(&route).await?;
         }
         Ok(())
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, PodError> + Send + 'static,
-) -> Result<T, PodError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use node_agent_datapath::pods::{NodeRoute, PodError, PodRange, RouteDatapath, Via};
 use tracing::warn;
 
+use crate::blocking::blocking;
 use crate::device::{Netlink, Route, tunnel_mac};
 use crate::range::Range;
 
@@ -234,15 +235,6 @@ fn pod_range(range: Range) -> PodRange {
     PodRange {
         address: range.address(),
         length: range.length(),
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, PodError> + Send + 'static,
-) -> Result<T, PodError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
