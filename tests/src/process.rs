@@ -98,14 +98,19 @@ fn program(pid: i32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+    use std::time::Duration;
 
     use super::Process;
+    use crate::until;
+
+    const SOON: Duration = Duration::from_secs(10);
 
     #[test]
     fn a_child_is_found_by_its_programs_name_and_can_be_killed() {
         let me = i32::try_from(std::process::id()).unwrap();
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-        let found = Process::child_of(me, "sleep").unwrap();
+        // A new program's command line reads as empty until the kernel has laid out its stack.
+        let found = until(SOON, "the child", || Process::child_of(me, "sleep")).unwrap();
         assert_eq!(found.pid, i32::try_from(child.id()).unwrap());
         assert!(found.has_ended().is_err() && found.resident_bytes().unwrap() > 0);
         found.signal("KILL").unwrap();
