@@ -35,13 +35,18 @@ const fn program(name: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-const ALWAYS: [Need; 10] = [
+const ALWAYS: [Need; 11] = [
     program("cc", "gcc", "links programs"),
     program(
         "protoc",
         "protobuf-compiler",
         "compiles containerd's interface",
     ),
+    Need {
+        sign: Sign::File("/usr/include/google/protobuf/descriptor.proto"),
+        package: "libprotobuf-dev",
+        reason: "holds the types that interfaces import",
+    },
     program(
         "containerd",
         "containerd",
