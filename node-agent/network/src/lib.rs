@@ -6,6 +6,7 @@
 
 mod blocking;
 pub mod cni;
+mod connect;
 mod device;
 mod ipam;
 mod namespace;
@@ -14,6 +15,7 @@ mod pod;
 mod range;
 mod routes;
 
+pub use connect::connect_inside;
 pub use ipam::{Addresses, AllocateError, Ipam};
 pub use node::{Mode, NodeNetwork, NodeNetworkConfig, SetupError};
 pub use pod::{Attached, PodNetwork, PodNetworkError};
