@@ -48,7 +48,7 @@ impl InProcess {
         WriteContext::of(Arc::clone(&self.user))
     }
 
-    fn kind(&self, resource: Resource) -> Result<&'static Kind, ApiError> {
+    fn kind(&self, resource: Resource) -> Result<Arc<Kind>, ApiError> {
         self.server
             .kind(resource.group, resource.version, resource.plural)
             .map_err(refusal)
@@ -61,7 +61,7 @@ impl InProcess {
         subresource: Option<&str>,
     ) -> Result<Target, ApiError> {
         let kind = self.kind(resource)?;
-        let mut target = Target::new(kind, &key.namespace, &key.name);
+        let mut target = Target::new(&kind, &key.namespace, &key.name);
         if let Some(name) = subresource {
             let found = kind.subresource(name);
             target.subresource = Some(found.ok_or_else(|| refusal(StatusError::path_not_found()))?);
@@ -164,10 +164,10 @@ impl Api for InProcess {
     async fn list(&self, resource: Resource, what: &Selection) -> Result<ObjectList, ApiError> {
         let kind = self.kind(resource)?;
         let request = ListRequest {
-            filter: filter(kind, what)?,
+            filter: filter(&kind, what)?,
             ..ListRequest::default()
         };
-        let page = self.server.list(kind, &request).await.map_err(refusal)?;
+        let page = self.server.list(&kind, &request).await.map_err(refusal)?;
         Ok(ObjectList {
             items: page.items.iter().map(object).collect(),
             revision: page.revision,
@@ -183,7 +183,7 @@ impl Api for InProcess {
         let kind = self.kind(resource)?;
         let start = WatchStart::After(revision);
         self.server
-            .watch(kind, filter(kind, what)?, start)
+            .watch(&kind, filter(&kind, what)?, start)
             .await
             .map(stream)
             .map_err(refusal)
@@ -198,7 +198,7 @@ impl Api for InProcess {
         let kind = self.kind(resource)?;
         let made = self
             .server
-            .create(kind, namespace, body, &self.context())
+            .create(&kind, namespace, body, &self.context())
             .await;
         made.map(|obj| object(&obj)).map_err(refusal)
     }

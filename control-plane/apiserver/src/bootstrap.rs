@@ -24,7 +24,7 @@ pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<
     for name in NAMESPACES {
         server
             .ensure(
-                namespaces,
+                &namespaces,
                 "",
                 json!({"metadata": {"name": name}}),
                 &context,
@@ -44,7 +44,7 @@ pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<
         },
     });
     server
-        .ensure(services, "default", service, &context)
+        .ensure(&services, "default", service, &context)
         .await?;
     let endpoints = json!({
         "metadata": {
@@ -58,7 +58,7 @@ pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<
     });
     hold(
         server,
-        server.kind("", "v1", "endpoints")?,
+        &server.kind("", "v1", "endpoints")?,
         endpoints,
         &context,
     )
@@ -77,7 +77,7 @@ pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<
     });
     hold(
         server,
-        server.kind("discovery.k8s.io", "v1", "endpointslices")?,
+        &server.kind("discovery.k8s.io", "v1", "endpointslices")?,
         slice,
         &context,
     )
@@ -87,7 +87,7 @@ pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<
 /// Makes the object of `default` what `wanted` says, created or changed.
 async fn hold(
     server: &Server,
-    kind: &'static Kind,
+    kind: &Arc<Kind>,
     wanted: Value,
     context: &WriteContext,
 ) -> Result<(), StatusError> {

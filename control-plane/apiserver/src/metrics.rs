@@ -117,7 +117,7 @@ impl Metrics {
     }
 
     pub(crate) fn render(&self, server: &Server) -> Response {
-        for resource in server.cache.resources() {
+        for resource in &server.cache.resources() {
             let count = i64::try_from(resource.len()).unwrap_or(i64::MAX);
             let labels = ResourceLabels {
                 resource: resource.kind.plural,

@@ -160,7 +160,7 @@ impl ApiServer {
         }
         // From here on a failure must stop the pump.
         let guard = pump_stop.clone().drop_guard();
-        let server = Arc::new(Server::new(store, cache, service_cidr));
+        let server = Arc::new(Server::new(store, cache, registry.clone(), service_cidr));
         bootstrap(&server, advertise).await?;
         let tls = tls_config(&config, service_cidr, advertise, &addresses)?;
         write_admin(&config, advertise)?;
@@ -172,7 +172,7 @@ impl ApiServer {
             nodes: node_streams,
             authorizer: Arc::new(BuiltinAuthorizer),
             tokens: Arc::clone(config.pki.tokens()),
-            openapi: OpenApi::new(&discovery),
+            openapi: OpenApi::default(),
             discovery,
             metrics: Metrics::new(),
             version: version(),

@@ -21,7 +21,7 @@ impl Admission {
         let found = self
             .registry
             .by_plural("", "v1", "namespaces")
-            .and_then(|kind| self.cache.of(kind).get(&ObjKey::new("", name)));
+            .and_then(|kind| self.cache.of(&kind).get(&ObjKey::new("", name)));
         let Some(namespace) = found else {
             return Err(StatusError::not_found(NAMESPACES, name));
         };

@@ -58,7 +58,7 @@ impl Admission {
 
     async fn await_account(&self, namespace: &str, name: &str) -> Option<std::sync::Arc<Obj>> {
         let kind = self.registry.by_plural("", "v1", "serviceaccounts")?;
-        let accounts = self.cache.of(kind);
+        let accounts = self.cache.of(&kind);
         let key = ObjKey::new(namespace, name);
         let mut applied = self.cache.subscribe();
         let found = async {

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::filter::{Field, FieldRequirement, Filter};
@@ -32,10 +33,15 @@ use crate::status::StatusError;
 /// How long a request waits for a revision before it answers "too large" (as upstream).
 pub const REVISION_WAIT: Duration = Duration::from_secs(3);
 
+/// Resources by storage group and plural.
+type ByName = HashMap<(&'static str, &'static str), Arc<ResourceCache>>;
+
 /// All resources and the revision they hold at.
 #[derive(Debug)]
 pub struct WatchCache {
-    resources: HashMap<(&'static str, &'static str), Arc<ResourceCache>>,
+    builtin: ByName,
+    /// Of custom kinds; replaced as a whole when one comes, changes or goes.
+    custom: ArcSwap<ByName>,
     applied: watch::Sender<u64>,
     /// VIPs and node ports in use.
     pub allocations: AllocationIndex,
@@ -45,39 +51,43 @@ impl WatchCache {
     /// An empty cache of the registry's stored resources.
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
-        let resources = registry
+        let builtin = registry
             .kinds()
             .map(|kind| ((kind.storage_group, kind.plural), kind))
-            .map(|(key, kind)| (key, Arc::new(ResourceCache::new(kind))))
+            .map(|(key, kind)| (key, Arc::new(ResourceCache::new(Arc::clone(kind)))))
             .collect();
         Self {
-            resources,
+            builtin,
+            custom: ArcSwap::default(),
             applied: watch::Sender::new(0),
             allocations: AllocationIndex::default(),
         }
     }
 
-    /// The cache of `kind`.
-    ///
-    /// # Panics
-    /// When `kind` is not of the registry this cache was made for.
+    /// The cache of `kind`. That of a custom kind which is gone meanwhile is empty and ends its
+    /// watches.
     #[must_use]
-    pub fn of(&self, kind: &Kind) -> &Arc<ResourceCache> {
+    pub fn of(&self, kind: &Arc<Kind>) -> Arc<ResourceCache> {
         self.resource(kind.storage_group, kind.plural)
-            .expect("every kind of the registry has a cache")
+            .unwrap_or_else(|| Arc::new(ResourceCache::closed(Arc::clone(kind))))
     }
 
-    pub(crate) fn resource(&self, group: &str, plural: &str) -> Option<&Arc<ResourceCache>> {
-        // The map's key has static lifetimes; a shorter borrow looks up as well.
-        self.resources
-            .iter()
-            .find(|((g, p), _)| *g == group && *p == plural)
-            .map(|(_, r)| r)
+    pub(crate) fn resource(&self, group: &str, plural: &str) -> Option<Arc<ResourceCache>> {
+        if let Some(found) = in_map(&self.builtin, group, plural) {
+            return Some(Arc::clone(found));
+        }
+        in_map(&self.custom.load(), group, plural).cloned()
     }
 
-    /// All resources.
-    pub fn resources(&self) -> impl Iterator<Item = &Arc<ResourceCache>> {
-        self.resources.values()
+    /// All resources as of now.
+    #[must_use]
+    pub fn resources(&self) -> Vec<Arc<ResourceCache>> {
+        let custom = self.custom.load();
+        self.builtin
+            .values()
+            .chain(custom.values())
+            .cloned()
+            .collect()
     }
 
     /// The revision up to which everything is here.
@@ -121,4 +131,13 @@ impl WatchCache {
             )),
         }
     }
+}
+
+/// A shorter borrow looks up as well as the key's own lifetime: the map is covariant in it.
+fn in_map<'m, 'k>(
+    map: &'m HashMap<(&'k str, &'k str), Arc<ResourceCache>>,
+    group: &'k str,
+    plural: &'k str,
+) -> Option<&'m Arc<ResourceCache>> {
+    map.get(&(group, plural))
 }

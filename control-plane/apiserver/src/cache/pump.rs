@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::WatchCache;
-use super::resource::ObjMap;
+use super::resource::{ObjMap, ResourceCache};
 use crate::alloc::is_number;
 use crate::object::{Obj, ObjKey, parse_store_key};
 use crate::registry::Kind;
@@ -41,12 +41,13 @@ pub async fn load(cache: &WatchCache, store: &dyn Store) -> Result<u64, PumpErro
             let Ok(key) = std::str::from_utf8(&entry.key) else {
                 continue;
             };
-            let Some((kind, obj_key)) = locate(cache, key) else {
+            let Some((resource, obj_key)) = locate(cache, key) else {
                 if is_number(key) {
                     index.push((key.to_owned(), entry.value));
                 }
                 continue;
             };
+            let kind = &resource.kind;
             if let Some(obj) = decode(kind, &obj_key, &entry.value, entry.rev) {
                 maps.entry((kind.storage_group, kind.plural))
                     .or_default()
@@ -80,7 +81,7 @@ pub async fn pump(cache: &WatchCache, store: &dyn Store, mut after: u64, stop: C
             () = stop.cancelled() => return,
             _ = trim.tick() => {
                 let now = Instant::now();
-                cache.resources().for_each(|resource| resource.trim(now));
+                cache.resources().iter().for_each(|resource| resource.trim(now));
                 continue;
             }
             next = changes.next() => next,
@@ -123,7 +124,7 @@ fn apply(cache: &WatchCache, batch: &Batch) {
         let Ok(key) = std::str::from_utf8(change.key()) else {
             continue;
         };
-        let Some((kind, obj_key)) = locate(cache, key) else {
+        let Some((resource, obj_key)) = locate(cache, key) else {
             match change {
                 _ if !is_number(key) => {}
                 Change::Put { value, .. } => cache.allocations.insert(key, value),
@@ -131,10 +132,9 @@ fn apply(cache: &WatchCache, batch: &Batch) {
             }
             continue;
         };
-        let resource = cache.of(kind);
         match change {
             Change::Put { value, .. } => {
-                if let Some(obj) = decode(kind, &obj_key, value, batch.rev) {
+                if let Some(obj) = decode(&resource.kind, &obj_key, value, batch.rev) {
                     resource.apply(&obj_key, batch.rev.0, Some(obj), now);
                 }
             }
@@ -144,13 +144,13 @@ fn apply(cache: &WatchCache, batch: &Batch) {
     cache.set_applied(batch.rev.0);
 }
 
-fn locate(cache: &WatchCache, key: &str) -> Option<(&'static Kind, ObjKey)> {
+fn locate(cache: &WatchCache, key: &str) -> Option<(Arc<ResourceCache>, ObjKey)> {
     let (group, plural, namespace, name) = parse_store_key(key)?;
     let resource = cache.resource(group, plural)?;
-    Some((resource.kind, ObjKey::new(namespace, name)))
+    Some((resource, ObjKey::new(namespace, name)))
 }
 
-fn decode(kind: &'static Kind, key: &ObjKey, stored: &[u8], rev: Rev) -> Option<Arc<Obj>> {
+fn decode(kind: &Kind, key: &ObjKey, stored: &[u8], rev: Rev) -> Option<Arc<Obj>> {
     match Obj::from_stored(key.clone(), stored, rev.0, |peek| kind.read_fields(peek)) {
         Ok(obj) => Some(Arc::new(obj)),
         Err(fault) => {

@@ -64,13 +64,15 @@ struct State {
     /// Every change after this revision is in the ring.
     floor: u64,
     bytes: usize,
+    /// No position is valid any more.
+    closed: bool,
 }
 
 /// The objects and recent changes of one resource.
 #[derive(Debug)]
 pub struct ResourceCache {
     /// The kind whose objects these are.
-    pub kind: &'static Kind,
+    pub kind: Arc<Kind>,
     state: RwLock<State>,
     /// Sequence number after the newest event; wakes watchers.
     tail: watch::Sender<u64>,
@@ -86,11 +88,23 @@ pub(super) enum Slice {
 }
 
 impl ResourceCache {
-    pub(super) fn new(kind: &'static Kind) -> Self {
+    pub(super) fn new(kind: Arc<Kind>) -> Self {
         Self {
             kind,
             state: RwLock::default(),
             tail: watch::Sender::new(0),
+        }
+    }
+
+    /// A cache of nothing, of a kind that is gone.
+    pub(super) fn closed(kind: Arc<Kind>) -> Self {
+        let state = State {
+            closed: true,
+            ..State::default()
+        };
+        Self {
+            state: RwLock::new(state),
+            ..Self::new(kind)
         }
     }
 
@@ -134,7 +148,7 @@ impl ResourceCache {
     /// The ring position of the first event after `rv`; `None` when it may have fallen off.
     pub(super) fn position_after(&self, rv: u64) -> Option<u64> {
         let state = self.state.read();
-        if rv < state.floor {
+        if rv < state.floor || state.closed {
             return None;
         }
         let index = state.ring.partition_point(|(_, event)| event.rv <= rv);
@@ -144,6 +158,9 @@ impl ResourceCache {
     /// Up to `max` events from `position` on.
     pub(super) fn slice(&self, position: u64, max: usize) -> Slice {
         let state = self.state.read();
+        if state.closed {
+            return Slice::Gone;
+        }
         let Some(skip) = position.checked_sub(state.first_seq) else {
             return Slice::Gone;
         };
@@ -197,6 +214,7 @@ impl ResourceCache {
                 objects,
                 first_seq: next + 1,
                 floor: rv,
+                closed: state.closed,
                 ..State::default()
             };
             next + 1

@@ -26,7 +26,7 @@ impl Fixture {
     }
 
     fn pods(&self) -> Arc<ResourceCache> {
-        Arc::clone(self.cache.resource("", "pods").unwrap())
+        self.cache.resource("", "pods").unwrap()
     }
 
     fn put(&mut self, namespace: &str, name: &str, app: &str) -> u64 {

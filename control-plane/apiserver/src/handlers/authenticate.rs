@@ -53,7 +53,7 @@ impl Api {
                     let found = self
                         .server
                         .cache
-                        .of(kind)
+                        .of(&kind)
                         .get(&ObjKey::new(&subject.namespace, name));
                     found.is_some_and(|obj| *obj.meta.uid == **uid)
                 })

@@ -1,5 +1,7 @@
 //! POST: a new object, a binding, an eviction.
 
+use std::sync::Arc;
+
 use proto_api::schema::Gvk;
 use serde_json::Value;
 
@@ -26,7 +28,7 @@ const EVICTION: Gvk<'static> = Gvk {
 impl Call {
     pub(super) async fn create(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         path: &ResourcePath,
         request: Request,
     ) -> Result<Response, StatusError> {
@@ -70,7 +72,7 @@ impl Call {
         let decoded = self.read_object(request, BINDING).await?;
         let pods = self.api.server.kind("", "v1", "pods")?;
         let name = tree::text(&decoded.value, &["metadata", "name"]);
-        let target = Target::new(pods, &path.namespace, name);
+        let target = Target::new(&pods, &path.namespace, name);
         let context = self.write_context(false)?;
         self.api
             .server

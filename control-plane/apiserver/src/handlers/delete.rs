@@ -1,5 +1,7 @@
 //! DELETE: one object or a selection of them.
 
+use std::sync::Arc;
+
 use proto_api::decode;
 use proto_api::schema::Gvk;
 use serde_json::{Value, json};
@@ -28,10 +30,10 @@ impl Call {
         self.accept()?;
         let (delete, context) = self.delete_options(request).await?;
         match self.api.server.delete(target, &delete, &context).await? {
-            Deleted::Lingers(obj) => self.object_answer(200, target.kind, &obj),
+            Deleted::Lingers(obj) => self.object_answer(200, &target.kind, &obj),
             // Upstream shows a deleted pod, and a Status for most other kinds.
             Deleted::Gone(obj) if target.kind.kind == "Pod" => {
-                self.object_answer(200, target.kind, &obj)
+                self.object_answer(200, &target.kind, &obj)
             }
             Deleted::Gone(obj) => {
                 let details = Details {
@@ -48,7 +50,7 @@ impl Call {
 
     pub(super) async fn delete_collection(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         path: &ResourcePath,
         request: Request,
     ) -> Result<Response, StatusError> {
@@ -63,7 +65,7 @@ impl Call {
             .await?;
         let items: Vec<Value> = items.iter().map(|obj| obj.value()).collect();
         let answer = json!({
-            "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+            "kind": kind.list_kind, "apiVersion": kind.api_version(),
             "metadata": {"resourceVersion": self.api.server.cache.applied().to_string()},
             "items": items,
         });

@@ -1,5 +1,8 @@
 //! Discovery: which resources there are, aggregated or one group at a time.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use proto_api::openapi::Resource;
@@ -9,7 +12,7 @@ use serde_json::{Value, json};
 use super::Call;
 use super::reviews::REVIEWS;
 use crate::http::{Accept, Response, json_bytes, json_response, text_response};
-use crate::registry::{Kind, Registry, Scope, group_version};
+use crate::registry::{Kind, Registry, Scope, by_preference, group_version};
 use crate::status::StatusError;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -24,13 +27,20 @@ const VERBS: [&str; 8] = [
     "watch",
 ];
 
-/// Everything discovery answers, made once: the kinds do not change while the server runs.
+/// Answers discovery; what it tells follows the registry.
 pub(crate) struct Discovery {
+    registry: Registry,
+    address: String,
+    made: ArcSwap<Served>,
+}
+
+/// Everything discovery tells of the kinds of one generation of the registry.
+pub(crate) struct Served {
+    generation: u64,
     core: Aggregated,
     groups: Aggregated,
     resources: Vec<Listed>,
     paths: Bytes,
-    address: String,
 }
 
 struct Aggregated {
@@ -42,6 +52,7 @@ struct Aggregated {
 #[derive(Debug, Clone)]
 pub(super) struct Listed {
     group: &'static str,
+    version: &'static str,
     name: String,
     singular: &'static str,
     namespaced: bool,
@@ -49,13 +60,51 @@ pub(super) struct Listed {
     /// Group and version of the body, where they differ.
     body: Option<(&'static str, &'static str)>,
     verbs: Vec<&'static str>,
-    short: &'static [&'static str],
-    categories: &'static [&'static str],
+    short: Box<[&'static str]>,
+    categories: Box<[&'static str]>,
 }
 
 impl Discovery {
     /// `address`: `host:port` that clients inside reach the server at.
     pub(crate) fn new(registry: Registry, address: &str) -> Self {
+        Self {
+            made: ArcSwap::from_pointee(Served::new(&registry)),
+            address: address.to_owned(),
+            registry,
+        }
+    }
+
+    /// What is served now.
+    pub(crate) fn served(&self) -> Arc<Served> {
+        let made = self.made.load_full();
+        if made.generation == self.registry.generation() {
+            return made;
+        }
+        // Two requests may do this at once; the results are equal.
+        let made = Arc::new(Served::new(&self.registry));
+        self.made.store(Arc::clone(&made));
+        made
+    }
+
+    /// The paths there are, for `GET /`.
+    pub(crate) fn paths(&self) -> Response {
+        json_bytes(200, self.served().paths.clone())
+    }
+
+    fn api_versions(&self) -> Value {
+        json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [
+                {"clientCIDR": "0.0.0.0/0", "serverAddress": self.address},
+            ],
+        })
+    }
+}
+
+impl Served {
+    fn new(registry: &Registry) -> Self {
+        // Read first: kinds that change meanwhile make the next request do this again.
+        let generation = registry.generation();
         let resources = listed(registry);
         let groups = group_names(&resources);
         let named: Vec<Value> = groups
@@ -69,49 +118,53 @@ impl Discovery {
             .map(|path| (*path).to_owned())
             .collect();
         for group in groups.iter().filter(|g| !g.is_empty()) {
-            paths.extend([format!("/apis/{group}"), format!("/apis/{group}/v1")]);
+            paths.push(format!("/apis/{group}"));
+            let versions = versions(group, &resources);
+            paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
         }
         paths.extend(["/openapi/v3", "/readyz", "/version"].map(str::to_owned));
         Self {
+            generation,
             core: Aggregated::new(&core),
             groups: Aggregated::new(&named),
             paths: Bytes::from(json!({"paths": paths}).to_string()),
-            address: address.to_owned(),
             resources,
         }
     }
 
-    /// Groups in the order of preference.
-    pub(crate) fn groups(&self) -> Vec<&'static str> {
-        group_names(&self.resources)
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
-    /// The resources of one group, subresources included.
-    pub(super) fn of_group<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Listed> {
+    /// Groups with their versions, in the order of preference.
+    pub(super) fn group_versions(&self) -> Vec<(&'static str, &'static str)> {
+        let of = |group| {
+            versions(group, &self.resources)
+                .into_iter()
+                .map(move |version| (group, version))
+        };
+        group_names(&self.resources)
+            .into_iter()
+            .flat_map(of)
+            .collect()
+    }
+
+    /// The resources of one group and version, subresources included.
+    pub(super) fn of_group<'a>(
+        &'a self,
+        group: &'a str,
+        version: &'a str,
+    ) -> impl Iterator<Item = &'a Listed> {
         self.resources
             .iter()
-            .filter(move |resource| resource.group == group)
-    }
-
-    /// The paths there are, for `GET /`.
-    pub(crate) fn paths(&self) -> Response {
-        json_bytes(200, self.paths.clone())
-    }
-
-    fn api_versions(&self) -> Value {
-        json!({
-            "kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [
-                {"clientCIDR": "0.0.0.0/0", "serverAddress": self.address},
-            ],
-        })
+            .filter(move |resource| resource.group == group && resource.version == version)
     }
 
     fn group_list(&self) -> Value {
         let groups: Vec<Value> = group_names(&self.resources)
             .iter()
             .filter(|group| !group.is_empty())
-            .map(|group| group_value(group))
+            .map(|group| group_value(group, &self.resources))
             .collect();
         json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
     }
@@ -119,7 +172,7 @@ impl Discovery {
     fn group(&self, group: &str) -> Option<Value> {
         let known = !group.is_empty() && self.resources.iter().any(|r| r.group == group);
         known.then(|| {
-            let mut value = group_value(group);
+            let mut value = group_value(group, &self.resources);
             value["kind"] = json!("APIGroup");
             value["apiVersion"] = json!("v1");
             value
@@ -127,13 +180,8 @@ impl Discovery {
     }
 
     fn resource_list(&self, group: &str, version: &str) -> Option<Value> {
-        let resources: Vec<Value> = self
-            .resources
-            .iter()
-            .filter(|r| r.group == group)
-            .map(Listed::legacy)
-            .collect();
-        (version == "v1" && !resources.is_empty()).then(|| {
+        let resources: Vec<Value> = self.of_group(group, version).map(Listed::legacy).collect();
+        (!resources.is_empty()).then(|| {
             json!({
                 "kind": "APIResourceList", "apiVersion": "v1",
                 "groupVersion": group_version(group, version), "resources": resources,
@@ -177,7 +225,7 @@ impl Listed {
     }
 
     pub(super) fn for_openapi(&self) -> Resource<'_> {
-        let (group, version) = self.body.unwrap_or((self.group, "v1"));
+        let (group, version) = self.body.unwrap_or((self.group, self.version));
         Resource {
             name: &self.name,
             gvk: Gvk {
@@ -191,38 +239,44 @@ impl Listed {
     }
 
     fn response_kind(&self) -> Value {
-        let (group, version) = self.body.unwrap_or((self.group, "v1"));
+        let (group, version) = self.body.unwrap_or((self.group, self.version));
         json!({"group": group, "version": version, "kind": self.kind})
     }
 }
 
-fn listed(registry: Registry) -> Vec<Listed> {
-    let mut all: Vec<Listed> = registry.served().flat_map(of_kind).collect();
+fn listed(registry: &Registry) -> Vec<Listed> {
+    let mut all: Vec<Listed> = registry
+        .served()
+        .iter()
+        .flat_map(|kind| of_kind(kind))
+        .collect();
     all.extend(REVIEWS.iter().map(|review| Listed {
         group: review.group,
+        version: "v1",
         name: review.plural.to_owned(),
         singular: review.singular,
         namespaced: false,
         kind: review.kind,
         body: None,
         verbs: vec!["create"],
-        short: &[],
-        categories: &[],
+        short: Box::default(),
+        categories: Box::default(),
     }));
     all
 }
 
-fn of_kind(kind: &'static Kind) -> Vec<Listed> {
+fn of_kind(kind: &Kind) -> Vec<Listed> {
     let main = Listed {
         group: kind.group,
+        version: kind.version,
         name: kind.plural.to_owned(),
         singular: kind.singular,
         namespaced: kind.scope == Scope::Namespaced,
         kind: kind.kind,
         body: None,
         verbs: VERBS.to_vec(),
-        short: kind.short,
-        categories: kind.categories,
+        short: kind.short.clone(),
+        categories: kind.categories.clone(),
     };
     let mut all = vec![main.clone()];
     all.extend(kind.subresources.iter().map(|sub| {
@@ -233,8 +287,8 @@ fn of_kind(kind: &'static Kind) -> Vec<Listed> {
             kind: body.map_or(kind.kind, |(_, _, kind)| kind),
             body: body.map(|(group, version, _)| (group, version)),
             verbs: sub.verbs().to_vec(),
-            short: &[],
-            categories: &[],
+            short: Box::default(),
+            categories: Box::default(),
             ..main.clone()
         }
     }));
@@ -253,44 +307,33 @@ fn group_names(resources: &[Listed]) -> Vec<&'static str> {
     names
 }
 
-fn group_value(group: &str) -> Value {
-    let version = json!({"groupVersion": group_version(group, "v1"), "version": "v1"});
-    json!({"name": group, "versions": [version], "preferredVersion": version})
+/// The versions of a group, the preferred one first.
+fn versions(group: &str, resources: &[Listed]) -> Vec<&'static str> {
+    let own = resources.iter().filter(|r| r.group == group);
+    let mut versions: Vec<&'static str> = own.map(|r| r.version).collect();
+    versions.sort_by(|a, b| by_preference(a, b));
+    versions.dedup();
+    versions
+}
+
+fn group_value(group: &str, resources: &[Listed]) -> Value {
+    let versions: Vec<Value> = versions(group, resources)
+        .iter()
+        .map(|version| json!({"groupVersion": group_version(group, version), "version": version}))
+        .collect();
+    json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
 }
 
 /// A group with its resources, subresources inside their parents.
 fn group_item(group: &str, resources: &[Listed]) -> Value {
-    let own: Vec<&Listed> = resources.iter().filter(|r| r.group == group).collect();
-    let items: Vec<Value> = own
+    let versions: Vec<Value> = versions(group, resources)
         .iter()
-        .filter(|resource| !resource.name.contains('/'))
-        .map(|resource| {
-            let mut value = json!({
-                "resource": resource.name, "responseKind": resource.response_kind(),
-                "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
-                "singularResource": resource.singular, "verbs": resource.verbs,
-            });
-            if !resource.short.is_empty() {
-                value["shortNames"] = json!(resource.short);
-            }
-            if !resource.categories.is_empty() {
-                value["categories"] = json!(resource.categories);
-            }
-            let prefix = format!("{}/", resource.name);
-            let subs: Vec<Value> = own
+        .map(|version| {
+            let own: Vec<&Listed> = resources
                 .iter()
-                .filter_map(|sub| {
-                    let name = sub.name.strip_prefix(&prefix)?;
-                    Some(json!({
-                        "subresource": name, "responseKind": sub.response_kind(),
-                        "verbs": sub.verbs,
-                    }))
-                })
+                .filter(|r| r.group == group && r.version == *version)
                 .collect();
-            if !subs.is_empty() {
-                value["subresources"] = json!(subs);
-            }
-            value
+            json!({"version": version, "resources": resource_items(&own), "freshness": "Current"})
         })
         .collect();
     let meta = if group.is_empty() {
@@ -298,34 +341,65 @@ fn group_item(group: &str, resources: &[Listed]) -> Value {
     } else {
         json!({"name": group})
     };
-    json!({
-        "metadata": meta,
-        "versions": [{"version": "v1", "resources": items, "freshness": "Current"}],
-    })
+    json!({"metadata": meta, "versions": versions})
+}
+
+fn resource_items(own: &[&Listed]) -> Vec<Value> {
+    let item = |resource: &&Listed| {
+        let mut value = json!({
+            "resource": resource.name, "responseKind": resource.response_kind(),
+            "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
+            "singularResource": resource.singular, "verbs": resource.verbs,
+        });
+        if !resource.short.is_empty() {
+            value["shortNames"] = json!(resource.short);
+        }
+        if !resource.categories.is_empty() {
+            value["categories"] = json!(resource.categories);
+        }
+        let prefix = format!("{}/", resource.name);
+        let subs: Vec<Value> = own
+            .iter()
+            .filter_map(|sub| {
+                let name = sub.name.strip_prefix(&prefix)?;
+                Some(json!({
+                    "subresource": name, "responseKind": sub.response_kind(),
+                    "verbs": sub.verbs,
+                }))
+            })
+            .collect();
+        if !subs.is_empty() {
+            value["subresources"] = json!(subs);
+        }
+        value
+    };
+    own.iter()
+        .filter(|resource| !resource.name.contains('/'))
+        .map(item)
+        .collect()
 }
 
 impl Call {
     pub(super) fn discovery(&self, parts: &[&str]) -> Result<Response, StatusError> {
         let discovery = &self.api.discovery;
         let aggregated = Accept::discovery(&self.headers);
+        let served = discovery.served();
         let missing = StatusError::path_not_found;
         match parts {
-            ["api"] if aggregated => Ok(self.aggregated(&discovery.core)),
-            ["apis"] if aggregated => Ok(self.aggregated(&discovery.groups)),
+            ["api"] if aggregated => Ok(self.aggregated(&served.core)),
+            ["apis"] if aggregated => Ok(self.aggregated(&served.groups)),
             ["api"] => Ok(vary(json_response(200, &discovery.api_versions()))),
-            ["apis"] => Ok(vary(json_response(200, &discovery.group_list()))),
+            ["apis"] => Ok(vary(json_response(200, &served.group_list()))),
             ["api", version] => {
-                let list = discovery.resource_list("", version).ok_or_else(missing)?;
+                let list = served.resource_list("", version).ok_or_else(missing)?;
                 Ok(json_response(200, &list))
             }
             ["apis", group] => {
-                let group = discovery.group(group).ok_or_else(missing)?;
+                let group = served.group(group).ok_or_else(missing)?;
                 Ok(json_response(200, &group))
             }
             ["apis", group, version] => {
-                let list = discovery
-                    .resource_list(group, version)
-                    .ok_or_else(missing)?;
+                let list = served.resource_list(group, version).ok_or_else(missing)?;
                 Ok(json_response(200, &list))
             }
             _ => Err(missing()),
@@ -365,8 +439,8 @@ mod tests {
 
     #[test]
     fn both_forms_tell_the_same_resources() {
-        let discovery = Discovery::new(Registry::default(), "127.0.0.1:6443");
-        let aggregated: Value = serde_json::from_slice(&discovery.core.body).unwrap();
+        let served = Served::new(&Registry::default());
+        let aggregated: Value = serde_json::from_slice(&served.core.body).unwrap();
         let resources = &aggregated["items"][0]["versions"][0]["resources"];
         let pods = resources
             .as_array()
@@ -376,17 +450,17 @@ mod tests {
             .unwrap();
         assert_eq!(pods["shortNames"], json!(["po"]));
         assert_eq!(pods["subresources"].as_array().unwrap().len(), 6);
-        let legacy = discovery.resource_list("", "v1").unwrap();
+        let legacy = served.resource_list("", "v1").unwrap();
         let legacy = legacy["resources"].as_array().unwrap();
         assert!(
             legacy
                 .iter()
                 .any(|resource| resource["name"] == "pods/eviction")
         );
-        assert!(discovery.resource_list("apps", "v2").is_none());
-        assert!(discovery.group("").is_none());
+        assert!(served.resource_list("apps", "v2").is_none());
+        assert!(served.group("").is_none());
         assert_eq!(
-            discovery.group("apps").unwrap()["preferredVersion"]["version"],
+            served.group("apps").unwrap()["preferredVersion"]["version"],
             "v1"
         );
     }

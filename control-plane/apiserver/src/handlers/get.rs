@@ -15,6 +15,6 @@ impl Call {
         if target.subresource == Some(Subresource::Scale) {
             return Ok(json_response(200, &crate::server::scale_of(&obj.value())));
         }
-        self.object_answer(200, target.kind, &obj)
+        self.object_answer(200, &target.kind, &obj)
     }
 }

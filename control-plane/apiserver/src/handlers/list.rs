@@ -20,7 +20,7 @@ use crate::tree;
 impl Call {
     pub(super) async fn list(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         path: &ResourcePath,
     ) -> Result<Response, StatusError> {
         collection_namespace(kind, &path.namespace)?;
@@ -31,11 +31,12 @@ impl Call {
         match format {
             Format::Plain => Ok(plain(kind, &meta, page)),
             Format::Table(version) => {
+                let kind = Arc::clone(kind);
                 let include = self.include_object()?;
                 let now = (self.api.server.clock)();
                 let none = std::iter::empty();
                 let head = tables::render(
-                    kind.table,
+                    &*kind.table,
                     none,
                     &meta,
                     include,
@@ -44,8 +45,8 @@ impl Call {
                     now,
                 );
                 Ok(listed(&head, "rows", page, move |obj| {
-                    let object = Server::shown(kind, obj);
-                    let row = tables::render_row(kind.table, &object, include, version, now);
+                    let object = Server::shown(&kind, obj);
+                    let row = tables::render_row(&*kind.table, &object, include, version, now);
                     Bytes::from(row.to_string())
                 }))
             }
@@ -54,8 +55,9 @@ impl Call {
                     "kind": "PartialObjectMetadataList",
                     "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
                 });
+                let kind = Arc::clone(kind);
                 Ok(listed(&head, "items", page, move |obj| {
-                    let item = tables::partial_metadata(&Server::shown(kind, obj), version);
+                    let item = tables::partial_metadata(&Server::shown(&kind, obj), version);
                     Bytes::from(item.to_string())
                 }))
             }
@@ -75,13 +77,14 @@ fn list_meta(page: &ListPage) -> Value {
 }
 
 /// The objects' own bytes, one after the other.
-fn plain(kind: &'static Kind, meta: &Value, page: ListPage) -> Response {
+fn plain(kind: &Arc<Kind>, meta: &Value, page: ListPage) -> Response {
     let head = json!({
-        "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": meta,
+        "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": meta,
     });
+    let kind = Arc::clone(kind);
     listed(&head, "items", page, move |obj| match kind.view {
         None => obj.json.clone(),
-        Some(_) => Bytes::from(Server::shown(kind, obj).to_string()),
+        Some(_) => Bytes::from(Server::shown(&kind, obj).to_string()),
     })
 }
 

@@ -170,12 +170,12 @@ impl Call {
             .server
             .kind(&path.group, &path.version, &path.plural)?;
         if path.name.is_empty() {
-            return self.collection(kind, path, request).await;
+            return self.collection(&kind, path, request).await;
         }
         if kind.namespaced() && path.namespace.is_empty() {
             return Err(StatusError::path_not_found());
         }
-        let mut target = Target::new(kind, &path.namespace, &path.name);
+        let mut target = Target::new(&kind, &path.namespace, &path.name);
         if !path.subresource.is_empty() {
             let found = kind.subresource(&path.subresource);
             target.subresource = Some(found.ok_or_else(StatusError::path_not_found)?);
@@ -185,7 +185,7 @@ impl Call {
 
     async fn collection(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         path: &ResourcePath,
         request: Request,
     ) -> Result<Response, StatusError> {
@@ -212,7 +212,7 @@ impl Call {
             }
             (None, "watch") => {
                 let path = self.info.resource.clone().unwrap_or_default();
-                self.watch(target.kind, &path).await
+                self.watch(&target.kind, &path).await
             }
             (
                 None | Some(Subresource::Status | Subresource::Scale | Subresource::Finalize),

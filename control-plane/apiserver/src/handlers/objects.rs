@@ -150,7 +150,7 @@ impl Call {
                 let now = (self.api.server.clock)();
                 let rows = std::iter::once(value);
                 tables::render(
-                    kind.table,
+                    &*kind.table,
                     rows,
                     &meta,
                     include,

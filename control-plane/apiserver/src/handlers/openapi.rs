@@ -2,8 +2,9 @@
 //! for.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use hyper::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH,
@@ -12,18 +13,26 @@ use proto_api::openapi;
 use serde_json::{Value, json};
 
 use super::Call;
-use super::discovery::{Discovery, Listed};
+use super::discovery::{Listed, Served};
 use crate::http::{Response, json_bytes, text_response};
 use crate::status::StatusError;
 
-/// The documents by path below `/openapi/v3/`, and the index of them.
+/// The documents of the kinds of one generation of the registry.
+#[derive(Default)]
 pub(crate) struct OpenApi {
-    documents: BTreeMap<String, Document>,
+    made: ArcSwapOption<Documents>,
+}
+
+/// The documents by path below `/openapi/v3/`, and the index of them.
+struct Documents {
+    generation: u64,
+    by_path: BTreeMap<String, Arc<Document>>,
     index: OnceLock<Bytes>,
 }
 
 struct Document {
     group: &'static str,
+    version: &'static str,
     made: OnceLock<Made>,
 }
 
@@ -33,25 +42,33 @@ struct Made {
 }
 
 impl OpenApi {
-    pub(crate) fn new(discovery: &Discovery) -> Self {
-        let mut documents = BTreeMap::new();
-        for group in discovery.groups() {
+    fn of(&self, served: &Served) -> Arc<Documents> {
+        let made = self.made.load_full();
+        if let Some(made) = &made
+            && made.generation == served.generation()
+        {
+            return Arc::clone(made);
+        }
+        let document = |(group, version): (&'static str, &'static str)| {
             let path = match group {
-                "" => "api/v1".to_owned(),
-                group => format!("apis/{group}/v1"),
+                "" => format!("api/{version}"),
+                group => format!("apis/{group}/{version}"),
             };
-            documents.insert(
-                path,
-                Document {
-                    group,
-                    made: OnceLock::new(),
-                },
-            );
-        }
-        Self {
-            documents,
+            let made = OnceLock::new();
+            let document = Arc::new(Document {
+                group,
+                version,
+                made,
+            });
+            (path, document)
+        };
+        let documents = Arc::new(Documents {
+            generation: served.generation(),
+            by_path: served.group_versions().into_iter().map(document).collect(),
             index: OnceLock::new(),
-        }
+        });
+        self.made.store(Some(Arc::clone(&documents)));
+        documents
     }
 }
 
@@ -61,9 +78,11 @@ impl Call {
             ["v2"] if self.asks_for_legacy() => Ok(legacy_response()),
             ["v3"] => Ok(json_bytes(200, self.index())),
             ["v3", path @ ..] => {
-                let document = self.api.openapi.documents.get(&path.join("/"));
+                let served = self.api.discovery.served();
+                let documents = self.api.openapi.of(&served);
+                let document = documents.by_path.get(&path.join("/"));
                 let document = document.ok_or_else(StatusError::path_not_found)?;
-                Ok(self.document(self.made(document)))
+                Ok(self.document(self.made(&served, document)))
             }
             _ => Err(StatusError::path_not_found()),
         }
@@ -79,25 +98,28 @@ impl Call {
     }
 
     fn index(&self) -> Bytes {
+        let served = self.api.discovery.served();
+        let documents = self.api.openapi.of(&served);
         let make = || {
             let mut paths = serde_json::Map::new();
-            for (path, document) in &self.api.openapi.documents {
-                let hash = &self.made(document).hash;
+            for (path, document) in &documents.by_path {
+                let hash = &self.made(&served, document).hash;
                 let url = format!("/openapi/v3/{path}?hash={hash}");
                 paths.insert(path.clone(), json!({"serverRelativeURL": url}));
             }
             Bytes::from(json!({"paths": Value::Object(paths)}).to_string())
         };
-        self.api.openapi.index.get_or_init(make).clone()
+        documents.index.get_or_init(make).clone()
     }
 
-    fn made<'a>(&self, document: &'a Document) -> &'a Made {
+    fn made<'a>(&self, served: &Served, document: &'a Document) -> &'a Made {
         document.made.get_or_init(|| {
             let server = &self.api.server;
-            let own: Vec<&Listed> = self.api.discovery.of_group(document.group).collect();
+            let Document { group, version, .. } = document;
+            let own: Vec<&Listed> = served.of_group(group, version).collect();
             let resources: Vec<openapi::Resource<'_>> =
                 own.iter().map(|r| r.for_openapi()).collect();
-            let body = openapi::document(server.schema, document.group, "v1", &resources);
+            let body = openapi::document(server.schema, group, version, &resources);
             let hash = openapi::hash(&body);
             Made {
                 body: Bytes::from(body),

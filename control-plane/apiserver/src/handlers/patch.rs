@@ -37,7 +37,7 @@ impl Call {
                 version,
                 kind,
             },
-            None => gvk(target.kind),
+            None => gvk(&target.kind),
         };
         self.refuse_findings(expected, &findings)?;
         let context = self.write_context(false)?;
@@ -51,7 +51,7 @@ impl Call {
         let mut answer = if target.subresource == Some(Subresource::Scale) {
             json_response(200, &crate::server::scale_of(&patched.obj.value()))
         } else {
-            self.object_answer(200, target.kind, &patched.obj)?
+            self.object_answer(200, &target.kind, &patched.obj)?
         };
         self.warn(&mut answer, &findings, &[])?;
         Ok(answer)
@@ -73,7 +73,7 @@ impl Call {
         }
         let (config, findings) = decode::parse(body, Encoding::Yaml)
             .map_err(|fault| StatusError::bad_request(format!("error decoding YAML: {fault}")))?;
-        self.refuse_findings(gvk(target.kind), &findings)?;
+        self.refuse_findings(gvk(&target.kind), &findings)?;
         let conflict = if self.query.flag("force") {
             OnConflict::Take
         } else {
@@ -86,7 +86,7 @@ impl Call {
             .apply(target, &config, conflict, &context)
             .await?;
         let code = if created { 201 } else { 200 };
-        let mut answer = self.object_answer(code, target.kind, &obj)?;
+        let mut answer = self.object_answer(code, &target.kind, &obj)?;
         self.warn(&mut answer, &findings, &[])?;
         Ok(answer)
     }

@@ -22,7 +22,7 @@ impl Call {
                 version,
                 kind,
             },
-            None => gvk(target.kind),
+            None => gvk(&target.kind),
         };
         let decoded = self.read_object(request, expected).await?;
         let context = self.write_context(false)?;
@@ -36,7 +36,7 @@ impl Call {
         let mut answer = if target.subresource == Some(Subresource::Scale) {
             json_response(code, &crate::server::scale_of(&obj.value()))
         } else {
-            self.object_answer(code, target.kind, &obj)?
+            self.object_answer(code, &target.kind, &obj)?
         };
         self.warn(&mut answer, &decoded.findings, &warnings)?;
         Ok(answer)

@@ -31,7 +31,7 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 impl Call {
     pub(super) async fn watch(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         path: &ResourcePath,
     ) -> Result<Response, StatusError> {
         collection_namespace(kind, &path.namespace)?;
@@ -47,7 +47,7 @@ impl Call {
             _ => TIMEOUT_MIN.mul_f64(1.0 + rand::rng().random::<f64>()),
         };
         let encoder = Encoder {
-            kind,
+            kind: Arc::clone(kind),
             format,
             include,
             header: Header::Shown,
@@ -167,7 +167,7 @@ impl WatchStream {
 
 /// Writes watch messages in the form that the client asked for.
 struct Encoder {
-    kind: &'static Kind,
+    kind: Arc<Kind>,
     format: Format,
     include: IncludeObject,
     header: Header,
@@ -199,7 +199,7 @@ impl Encoder {
         if self.format == Format::Plain && self.kind.view.is_none() {
             return obj.json.clone();
         }
-        self.value(&Server::shown(self.kind, obj))
+        self.value(&Server::shown(&self.kind, obj))
     }
 
     fn bookmark(&mut self, rv: u64, initial_end: bool) -> Bytes {
@@ -224,7 +224,7 @@ impl Encoder {
                 let now = (self.server.clock)();
                 let row = std::iter::once(value);
                 tables::render(
-                    self.kind.table,
+                    &*self.kind.table,
                     row,
                     &meta,
                     self.include,

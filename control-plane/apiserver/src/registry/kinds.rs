@@ -2,9 +2,10 @@
 
 use super::Scope::{Cluster, Namespaced};
 use super::Subresource::{Attach, Binding, Eviction, Exec, Finalize, Log, Scale, Status, Token};
+use super::row::Row as Kind;
 use super::{
-    Kind, config_map, endpoint_slice, endpoints, event, lease, namespace, node, pod, secret,
-    service, service_account, workload,
+    config_map, endpoint_slice, endpoints, event, lease, namespace, node, pod, secret, service,
+    service_account, workload,
 };
 
 pub(super) const KINDS: &[Kind] = &[

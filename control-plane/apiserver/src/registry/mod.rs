@@ -1,28 +1,40 @@
 //! The registry: every kind as data (names, scope, fields, columns) plus a strategy (its rules).
 //!
-//! Owns: the one table of kinds. Must not know: HTTP, storage. Handlers, discovery, cache and
+//! Owns: the one table of kinds, and the place of those that are made at run time. Must not know: HTTP, storage. Handlers, discovery, cache and
 //! tables read it; nothing else in the server names a kind.
 
 mod config_map;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod intern;
 mod kinds;
 mod lease;
 mod namespace;
 mod node;
 pub(crate) mod pod;
+mod row;
 mod secret;
+mod selectable;
 pub(crate) mod service;
 mod service_account;
 mod strategy;
+mod version;
 mod workload;
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use crate::object::Peek;
 use crate::status::GroupResource;
-pub use crate::tables::Table;
+pub use crate::tables::Printer;
 
+pub(crate) use self::intern::intern;
+pub use self::selectable::{FieldReader, Selectable};
 pub use self::strategy::{Graceful, NameRule, Prepare, Strategy};
+pub(crate) use self::version::by_preference;
 pub(crate) use self::workload::selector_text;
 
 /// Where objects of a kind live.
@@ -101,9 +113,6 @@ impl Subresource {
     }
 }
 
-/// How a selectable field is read.
-pub type FieldReader = fn(&Peek<'_>) -> Box<str>;
-
 /// Translates between the stored form of an object and the form of another group.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
@@ -113,7 +122,27 @@ pub struct View {
     pub store: fn(serde_json::Value) -> serde_json::Value,
 }
 
-/// One kind.
+/// A part of a kind: of the table of built-in kinds, or made at run time and shared.
+#[derive(Debug)]
+pub enum Part<T: ?Sized + 'static> {
+    /// From the table.
+    Static(&'static T),
+    /// Made of a custom resource definition.
+    Shared(Arc<T>),
+}
+
+impl<T: ?Sized> Deref for Part<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Self::Static(part) => part,
+            Self::Shared(part) => part,
+        }
+    }
+}
+
+/// One kind in one version. Names are interned (see [`intern`]), so they outlive the kind.
 #[derive(Debug)]
 pub struct Kind {
     /// API group, empty for core.
@@ -122,24 +151,26 @@ pub struct Kind {
     pub version: &'static str,
     /// Kind as in objects.
     pub kind: &'static str,
+    /// Kind of lists of them.
+    pub list_kind: &'static str,
     /// Plural as in paths.
     pub plural: &'static str,
     /// Singular, lower case.
     pub singular: &'static str,
     /// Short names that kubectl understands.
-    pub short: &'static [&'static str],
+    pub short: Box<[&'static str]>,
     /// Categories, for example `all`.
-    pub categories: &'static [&'static str],
+    pub categories: Box<[&'static str]>,
     /// Where objects live.
     pub scope: Scope,
     /// Paths below an object.
-    pub subresources: &'static [Subresource],
+    pub subresources: Box<[Subresource]>,
     /// Selectable fields beside `metadata.name` and `metadata.namespace`.
-    pub fields: &'static [(&'static str, FieldReader)],
+    pub fields: Selectable,
     /// Printer columns.
-    pub table: &'static Table,
+    pub table: Part<dyn Printer>,
     /// The kind's rules.
-    pub strategy: &'static dyn Strategy,
+    pub strategy: Part<dyn Strategy>,
     /// The group whose storage holds the objects; differs from `group` for a view.
     pub storage_group: &'static str,
     /// How a view translates; `None` when objects are stored as they are shown.
@@ -178,7 +209,7 @@ impl Kind {
     }
 
     pub(crate) fn read_fields(&self, peek: &Peek<'_>) -> Box<[Box<str>]> {
-        self.fields.iter().map(|(_, read)| read(peek)).collect()
+        self.fields.read(peek)
     }
 }
 
@@ -192,45 +223,78 @@ pub fn group_version(group: &str, version: &str) -> String {
     }
 }
 
-/// All kinds the server serves.
-#[derive(Debug, Clone, Copy)]
+/// The kinds that custom resource definitions make, replaced as a whole when one changes.
+#[derive(Debug, Default)]
+struct CustomKinds {
+    /// Counts the replacements.
+    generation: u64,
+    kinds: Vec<Arc<Kind>>,
+}
+
+/// All kinds the server serves. Clones share their state.
+#[derive(Debug, Clone)]
 pub struct Registry {
-    kinds: &'static [Kind],
+    builtin: Arc<[Arc<Kind>]>,
+    custom: Arc<ArcSwap<CustomKinds>>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
         Self {
-            kinds: kinds::KINDS,
+            builtin: kinds::KINDS
+                .iter()
+                .map(|row| Arc::new(row.kind()))
+                .collect(),
+            custom: Arc::default(),
         }
     }
 }
 
 impl Registry {
-    /// Kinds with storage of their own.
-    pub fn kinds(&self) -> impl Iterator<Item = &'static Kind> + use<> {
-        self.kinds.iter().filter(|kind| kind.view.is_none())
+    /// Built-in kinds with storage of their own.
+    pub fn kinds(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        self.builtin.iter().filter(|kind| kind.view.is_none())
     }
 
-    /// All kinds, views included, in discovery order.
-    pub fn served(&self) -> impl Iterator<Item = &'static Kind> + use<> {
-        self.kinds.iter()
+    /// All kinds as of now, views included, in discovery order.
+    #[must_use]
+    pub fn served(&self) -> Vec<Arc<Kind>> {
+        let custom = self.custom.load();
+        self.builtin
+            .iter()
+            .chain(&custom.kinds)
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// Another number than before whenever the kinds have changed.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.custom.load().generation
     }
 
     /// The kind at a path.
     #[must_use]
-    pub fn by_plural(&self, group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-        self.kinds
-            .iter()
-            .find(|k| k.group == group && k.version == version && k.plural == plural)
+    pub fn by_plural(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        self.find(|k| k.plural == plural && k.group == group && k.version == version)
     }
 
-    /// The kind of an object.
+    /// The kind of an object, in its first version.
     #[must_use]
-    pub fn by_kind(&self, group: &str, kind: &str) -> Option<&'static Kind> {
-        self.kinds
+    pub fn by_kind(&self, group: &str, kind: &str) -> Option<Arc<Kind>> {
+        self.find(|k| k.group == group && k.kind == kind)
+    }
+
+    fn find(&self, wanted: impl Fn(&Kind) -> bool) -> Option<Arc<Kind>> {
+        if let Some(kind) = self.builtin.iter().find(|kind| wanted(kind)) {
+            return Some(Arc::clone(kind));
+        }
+        self.custom
+            .load()
+            .kinds
             .iter()
-            .find(|k| k.group == group && k.kind == kind)
+            .find(|kind| wanted(kind))
+            .cloned()
     }
 }
 

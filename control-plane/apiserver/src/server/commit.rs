@@ -43,7 +43,7 @@ impl Server {
         context: &WriteContext,
         mut change: Change<'_>,
     ) -> Result<Arc<Obj>, CommitFault> {
-        let kind = target.kind;
+        let kind = &target.kind;
         let (mut ops, wanted) = self.number_ops(target, &mut change)?;
         let key = store_key(
             kind.storage_group,

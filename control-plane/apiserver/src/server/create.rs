@@ -23,7 +23,7 @@ impl Server {
     /// AlreadyExists, Invalid, Forbidden, or the store's faults.
     pub async fn create(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         namespace: &str,
         body: Value,
         context: &WriteContext,
@@ -34,7 +34,7 @@ impl Server {
 
     pub(super) async fn create_as(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         namespace: &str,
         body: Value,
         context: &WriteContext,
@@ -83,7 +83,7 @@ impl Server {
     /// Sets what the server owns of a new object's metadata; true when it generated the name.
     fn fill_metadata(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         namespace: &str,
         value: &mut Value,
     ) -> Result<bool, StatusError> {
@@ -144,7 +144,7 @@ impl Server {
     }
 
     async fn complete_new(&self, target: &Target, value: &mut Value) -> Result<(), StatusError> {
-        let kind = target.kind;
+        let kind = &target.kind;
         kind.strategy.default(value);
         self.admission.create(target, value).await?;
         kind.strategy.prepare_create(value);
@@ -163,7 +163,7 @@ impl Server {
     /// As [`Server::create`], except AlreadyExists.
     pub async fn ensure(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         namespace: &str,
         body: Value,
         context: &WriteContext,

@@ -86,7 +86,7 @@ impl Server {
             let mut new = old.clone();
             set_propagation(&mut new, request.propagation);
             let grace = target.kind.strategy.graceful(&old, request.grace_seconds);
-            self.mark(&mut new, &old, target.kind, grace);
+            self.mark(&mut new, &old, &target.kind, grace);
             attempts += 1;
             let gone = is_finished(target, &new);
             if !gone && new == old {
@@ -116,7 +116,7 @@ impl Server {
     /// The first error other than NotFound.
     pub async fn delete_collection(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         list: &ListRequest,
         request: &DeleteRequest,
         context: &WriteContext,
@@ -124,7 +124,7 @@ impl Server {
         let page = self.list(kind, list).await?;
         for obj in &page.items {
             let target = Target {
-                kind,
+                kind: Arc::clone(kind),
                 key: obj.key.clone(),
                 subresource: None,
             };

@@ -90,7 +90,7 @@ impl WriteContext {
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The kind.
-    pub kind: &'static Kind,
+    pub kind: Arc<Kind>,
     /// Namespace and name.
     pub key: ObjKey,
     /// `None`: the object itself.
@@ -100,9 +100,9 @@ pub struct Target {
 impl Target {
     /// The object itself.
     #[must_use]
-    pub fn new(kind: &'static Kind, namespace: &str, name: &str) -> Self {
+    pub fn new(kind: &Arc<Kind>, namespace: &str, name: &str) -> Self {
         Self {
-            kind,
+            kind: Arc::clone(kind),
             key: ObjKey::new(namespace, name),
             subresource: None,
         }
@@ -139,10 +139,14 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// A server over `store`, reading from `cache`.
-    pub fn new(store: Arc<dyn Store>, cache: Arc<WatchCache>, service_cidr: ServiceCidr) -> Self {
-        let registry = Registry::default();
-        let admission = Admission::new(Arc::clone(&cache), registry);
+    /// A server over `store`, reading from `cache`, which was made for `registry`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<WatchCache>,
+        registry: Registry,
+        service_cidr: ServiceCidr,
+    ) -> Self {
+        let admission = Admission::new(Arc::clone(&cache), registry.clone());
         Self {
             store,
             cache,
@@ -158,12 +162,7 @@ impl Server {
     ///
     /// # Errors
     /// There is no such resource.
-    pub fn kind(
-        &self,
-        group: &str,
-        version: &str,
-        plural: &str,
-    ) -> Result<&'static Kind, StatusError> {
+    pub fn kind(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Kind>, StatusError> {
         self.registry
             .by_plural(group, version, plural)
             .ok_or_else(StatusError::path_not_found)

@@ -42,7 +42,7 @@ impl Server {
         context: &WriteContext,
         mut refuse: impl FnMut(&[decode::Finding]) -> Result<(), StatusError>,
     ) -> Result<Patched, StatusError> {
-        let kind = target.kind;
+        let kind = &target.kind;
         let type_id = match target.subresource.and_then(Subresource::body) {
             Some((group, version, kind)) => self.type_of_gvk(group, version, kind)?,
             None => self.type_of(kind)?,

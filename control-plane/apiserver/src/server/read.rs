@@ -36,7 +36,7 @@ impl Server {
     /// The object as the cache has it.
     #[must_use]
     pub fn cached(&self, target: &Target) -> Option<Arc<Obj>> {
-        self.cache.of(target.kind).get(&target.key)
+        self.cache.of(&target.kind).get(&target.key)
     }
 
     /// A page of objects.
@@ -45,11 +45,11 @@ impl Server {
     /// As [`crate::cache::WatchCache::list`].
     pub async fn list(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         request: &ListRequest,
     ) -> Result<ListPage, StatusError> {
         self.cache
-            .list(self.cache.of(kind), request, async || self.newest().await)
+            .list(&self.cache.of(kind), request, async || self.newest().await)
             .await
     }
 
@@ -59,7 +59,7 @@ impl Server {
     /// 410 when the start is no longer kept, 504 when it is in the future.
     pub async fn watch(
         &self,
-        kind: &'static Kind,
+        kind: &Arc<Kind>,
         filter: Filter,
         start: WatchStart,
     ) -> Result<Watcher, StatusError> {
@@ -67,6 +67,6 @@ impl Server {
             WatchStart::After(rv) => self.cache.wait_for(rv).await?,
             WatchStart::State | WatchStart::StateThenBookmark => {}
         }
-        Watcher::start(&self.cache, self.cache.of(kind), filter, start)
+        Watcher::start(&self.cache, &self.cache.of(kind), filter, start)
     }
 }

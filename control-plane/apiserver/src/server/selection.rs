@@ -51,7 +51,7 @@ fn requirements(kind: &Kind, text: &str) -> Result<Vec<FieldRequirement>, Status
             "metadata.name" => Field::Name,
             "metadata.namespace" => Field::Namespace,
             other => {
-                let at = kind.fields.iter().position(|(name, _)| *name == other);
+                let at = kind.fields.position(other);
                 Field::Kind(at.ok_or_else(|| unknown(other))?)
             }
         };

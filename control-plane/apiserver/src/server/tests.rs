@@ -18,14 +18,20 @@ pub(super) struct Fixture {
 impl Fixture {
     pub(super) async fn new() -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let cache = Arc::new(WatchCache::new(&Registry::default()));
+        let registry = Registry::default();
+        let cache = Arc::new(WatchCache::new(&registry));
         let revision = cache::load(&cache, &*store).await.unwrap();
         let stop = CancellationToken::new();
         {
             let (cache, store, stop) = (Arc::clone(&cache), Arc::clone(&store), stop.clone());
             tokio::spawn(async move { cache::pump(&cache, &*store, revision, stop).await });
         }
-        let server = Arc::new(Server::new(store, cache, "10.96.0.0/16".parse().unwrap()));
+        let server = Arc::new(Server::new(
+            store,
+            cache,
+            registry,
+            "10.96.0.0/16".parse().unwrap(),
+        ));
         let context = WriteContext::of(Arc::new(User::control_plane("test")));
         let fixture = Self {
             server,
@@ -47,17 +53,18 @@ impl Fixture {
         fixture
     }
 
-    fn kind(&self, plural: &str) -> &'static Kind {
+    fn kind(&self, plural: &str) -> Arc<Kind> {
         self.server
             .registry
             .served()
+            .into_iter()
             .find(|kind| kind.plural == plural)
             .unwrap()
     }
 
     pub(super) fn target(&self, plural: &str, name: &str) -> Target {
         let kind = self.kind(plural);
-        Target::new(kind, if kind.namespaced() { "d" } else { "" }, name)
+        Target::new(&kind, if kind.namespaced() { "d" } else { "" }, name)
     }
 
     pub(super) async fn make(
@@ -67,7 +74,7 @@ impl Fixture {
         body: Value,
     ) -> Result<Arc<Obj>, StatusError> {
         self.server
-            .create(self.kind(plural), namespace, body, &self.context)
+            .create(&self.kind(plural), namespace, body, &self.context)
             .await
     }
 
@@ -517,7 +524,7 @@ async fn a_dry_run_stores_nothing() {
     let body = json!({"metadata": {"name": "c"}});
     let made = fixture
         .server
-        .create(fixture.kind("configmaps"), "d", body, &context)
+        .create(&fixture.kind("configmaps"), "d", body, &context)
         .await
         .unwrap();
     assert!(made.value()["metadata"].get("resourceVersion").is_none());
@@ -537,7 +544,7 @@ async fn a_collection_is_deleted_by_selector() {
         fixture.make("configmaps", "d", body).await.unwrap();
     }
     let kind = fixture.kind("configmaps");
-    let filter = selection(kind, "d", Some("app=x"), None).unwrap();
+    let filter = selection(&kind, "d", Some("app=x"), None).unwrap();
     let list = ListRequest {
         filter,
         ..ListRequest::default()
@@ -545,7 +552,7 @@ async fn a_collection_is_deleted_by_selector() {
     let request = DeleteRequest::default();
     let gone = fixture
         .server
-        .delete_collection(kind, &list, &request, &fixture.context)
+        .delete_collection(&kind, &list, &request, &fixture.context)
         .await
         .unwrap();
     assert_eq!(gone.len(), 2);
@@ -554,7 +561,7 @@ async fn a_collection_is_deleted_by_selector() {
         ..ListRequest::default()
     };
     assert_eq!(
-        fixture.server.list(kind, &rest).await.unwrap().items.len(),
+        fixture.server.list(&kind, &rest).await.unwrap().items.len(),
         1
     );
 }
@@ -562,7 +569,7 @@ async fn a_collection_is_deleted_by_selector() {
 #[tokio::test]
 async fn an_unknown_field_selector_is_refused() {
     let fixture = Fixture::new().await;
-    let error = selection(fixture.kind("pods"), "d", None, Some("spec.foo=1")).unwrap_err();
+    let error = selection(&fixture.kind("pods"), "d", None, Some("spec.foo=1")).unwrap_err();
     assert!(
         error
             .message
@@ -570,7 +577,7 @@ async fn an_unknown_field_selector_is_refused() {
         "{error}"
     );
     let filter = selection(
-        fixture.kind("pods"),
+        &fixture.kind("pods"),
         "",
         None,
         Some("spec.nodeName=n1,metadata.namespace=d"),

@@ -86,7 +86,7 @@ impl Server {
         let pods = self.kind("", "v1", "pods")?;
         let Some(pod) = self
             .cache
-            .of(pods)
+            .of(&pods)
             .get(&ObjKey::new(&target.key.namespace, name))
         else {
             return Err(StatusError::not_found(pods.group_resource(), name));
@@ -116,7 +116,7 @@ impl Server {
         let nodes = self.kind("", "v1", "nodes")?;
         let node = self
             .cache
-            .of(nodes)
+            .of(&nodes)
             .get(&ObjKey::new("", node))
             .map(|found| (node.to_owned(), found.meta.uid.to_string()));
         Ok((Some((name.to_owned(), pod.meta.uid.to_string())), node))

@@ -38,7 +38,7 @@ impl Server {
         let missing = self.cached(target).is_none() && target.subresource.is_none();
         if missing && target.kind.strategy.creates_on_update() {
             let made = self
-                .create(target.kind, &target.key.namespace, body, context)
+                .create(&target.kind, &target.key.namespace, body, context)
                 .await?;
             return Ok((made, true));
         }
@@ -180,7 +180,7 @@ fn check_preconditions(target: &Target, current: &Obj, new: &Value) -> Result<bo
 
 /// Makes `new` a whole object: what this write may not change is taken from `old`.
 fn prepare(target: &Target, new: &mut Value, old: &Value) {
-    let kind = target.kind;
+    let kind = &target.kind;
     carry_metadata(new, old, kind);
     match target.subresource {
         Some(Subresource::Finalize) => {
@@ -209,9 +209,9 @@ fn path_of(target: &Target) -> Prepare {
 
 /// Checks the whole of what would be stored.
 fn check(target: &Target, new: &Value, old: &Value) -> Result<(), StatusError> {
-    let strategy = target.kind.strategy;
+    let strategy = &target.kind.strategy;
     let mut errors = validation::object_meta_update(new, old);
-    errors.extend(validation::object_meta(target.kind, new));
+    errors.extend(validation::object_meta(&target.kind, new));
     if !matches!(target.subresource, Some(Subresource::Binding)) {
         errors.extend(strategy.validate(new));
         errors.extend(strategy.validate_update(new, old, path_of(target)));

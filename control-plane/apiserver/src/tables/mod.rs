@@ -5,6 +5,8 @@
 
 mod duration;
 
+use std::fmt::Debug;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -26,13 +28,38 @@ pub struct Column {
     pub priority: u8,
 }
 
-/// Columns of a kind and how a row is made of an object.
-#[derive(Debug)]
-pub struct Table {
-    /// Columns; the first is the name.
-    pub columns: &'static [Column],
+/// The columns of a kind and how a row is made of an object.
+pub trait Printer: Debug + Send + Sync {
+    /// Column definitions, as a Table carries them; the first is the name.
+    fn columns(&self) -> Vec<Value>;
+
     /// Cells of one object, one a column.
-    pub row: fn(&Value, Timestamp) -> Vec<Value>,
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value>;
+}
+
+/// A [`Printer`] of constants: that of a built-in kind.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Columns; the first is the name.
+    pub(crate) columns: &'static [Column],
+    /// Cells of one object, one a column.
+    pub(crate) row: fn(&Value, Timestamp) -> Vec<Value>,
+}
+
+impl Printer for Table {
+    fn columns(&self) -> Vec<Value> {
+        self.columns
+            .iter()
+            .map(|c| {
+                json!({"name": c.name, "type": c.kind, "format": c.format,
+                    "description": c.description, "priority": c.priority})
+            })
+            .collect()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        (self.row)(object, now)
+    }
 }
 
 /// A column that is always shown.
@@ -103,7 +130,7 @@ pub(crate) enum Header {
 
 /// A Table of `objects`. `list_meta` is the list's `metadata`.
 pub(crate) fn render<'a>(
-    table: &Table,
+    table: &dyn Printer,
     objects: impl Iterator<Item = &'a Value>,
     list_meta: &Value,
     include: IncludeObject,
@@ -113,14 +140,7 @@ pub(crate) fn render<'a>(
 ) -> Value {
     let columns: Vec<Value> = match header {
         Header::Omitted => Vec::new(),
-        Header::Shown => table
-            .columns
-            .iter()
-            .map(|c| {
-                json!({"name": c.name, "type": c.kind, "format": c.format,
-                    "description": c.description, "priority": c.priority})
-            })
-            .collect(),
+        Header::Shown => table.columns(),
     };
     let rows: Vec<Value> = objects
         .map(|object| render_row(table, object, include, version, now))
@@ -133,13 +153,13 @@ pub(crate) fn render<'a>(
 
 /// One row of a Table.
 pub(crate) fn render_row(
-    table: &Table,
+    table: &dyn Printer,
     object: &Value,
     include: IncludeObject,
     version: &str,
     now: Timestamp,
 ) -> Value {
-    let mut row = json!({"cells": (table.row)(object, now)});
+    let mut row = json!({"cells": table.row(object, now)});
     match include {
         IncludeObject::None => {}
         IncludeObject::Metadata => row["object"] = partial_metadata(object, version),

@@ -147,7 +147,7 @@ mod tests {
 
     fn target() -> Target {
         let pods = Registry::default().by_plural("", "v1", "pods").unwrap();
-        Target::new(pods, "d", "p")
+        Target::new(&pods, "d", "p")
     }
 
     #[test]

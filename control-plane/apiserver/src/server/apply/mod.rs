@@ -58,7 +58,7 @@ impl Server {
                     .await?;
                 return Ok((applied, false));
             }
-            let (kind, namespace) = (target.kind, &target.key.namespace);
+            let (kind, namespace) = (&target.kind, &target.key.namespace);
             let body = merge(None)?;
             match self
                 .create_as(kind, namespace, body, context, Ownership::Applied)
@@ -85,7 +85,7 @@ impl Server {
         on_conflict: OnConflict,
         context: &WriteContext,
     ) -> Result<Value, StatusError> {
-        let type_id = self.type_of(target.kind)?;
+        let type_id = self.type_of(&target.kind)?;
         let (api_version, now) = (target.kind.api_version(), self.now_text());
         let ignored = ignored(target);
         let writer = Writer {
@@ -116,7 +116,7 @@ pub(super) fn note_owner(
         Some(old) => !tree::list(old, &entries).is_empty(),
         None => context.owners == Owners::FromCreation && target.kind.view.is_none(),
     };
-    let kind = target.kind;
+    let kind = &target.kind;
     let gvk = proto_api::schema::Gvk {
         group: kind.group,
         version: kind.version,
@@ -189,7 +189,7 @@ fn check_config(target: &Target, config: &Value) -> Result<(), StatusError> {
 }
 
 fn refusal(target: &Target, fault: &ApplyError) -> StatusError {
-    let kind = target.kind;
+    let kind = &target.kind;
     match fault {
         ApplyError::Conflicts(conflicts) => {
             let mut error = StatusError::new(409, "Conflict", fault.to_string());

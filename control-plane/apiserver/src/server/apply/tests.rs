@@ -187,7 +187,7 @@ async fn what_a_client_creates_has_an_owner_and_scale_is_another() {
     let other = json!({"metadata": {"name": "c"}, "data": {"x": "1"}});
     let kind = fixture.target("configmaps", "c").kind;
     let made = server
-        .create(kind, "d", other, &client("cli"))
+        .create(&kind, "d", other, &client("cli"))
         .await
         .unwrap()
         .value();
