@@ -1,9 +1,11 @@
-//! What the server is told about the cluster: plain data, no Kubernetes types.
+//! What the server is told about the cluster: plain data, no Kubernetes types, that can be kept.
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// Everything that has a name in the cluster, of one revision.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterNames {
     /// The revision that this state has; names and services of one revision belong together.
     pub revision: u64,
@@ -15,7 +17,7 @@ pub struct ClusterNames {
 }
 
 /// A service as DNS sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceNames {
     /// Its namespace.
     pub namespace: String,
@@ -34,7 +36,7 @@ pub struct ServiceNames {
 }
 
 /// One endpoint of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointNames {
     /// Its address.
     pub ip: IpAddr,
@@ -47,7 +49,7 @@ pub struct EndpointNames {
 }
 
 /// A port with its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortName {
     /// Empty when the port has none.
     pub name: String,
@@ -58,7 +60,7 @@ pub struct PortName {
 }
 
 /// Transport protocols a port may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::checkpoint::CheckpointFile;
 use crate::config::{Config, DataplaneMode, MapProfile};
 use crate::sessions::Sessions;
 use crate::{inspect, names, pod_network};
@@ -187,9 +188,15 @@ async fn start_dns(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<DnsHandle> {
+    let file = CheckpointFile::new(config.data_dir.join("dns/names.json"));
+    let remembered = file.load();
+    // The service's address leads here, too: the socket hook turns it into the listener's.
+    let cluster_dns = remembered.iter().flat_map(|last| &last.cluster_dns);
     let own: Vec<IpAddr> = [config.dns_address]
-        .into_iter()
-        .chain(config.node_ips.iter().copied())
+        .iter()
+        .chain(&config.node_ips)
+        .chain(cluster_dns)
+        .copied()
         .collect();
     let mut settings = DnsConfig::new(config.cluster_domain.clone());
     settings.listen = vec![SocketAddr::new(config.dns_address, DNS_PORT)];
@@ -203,11 +210,20 @@ async fn start_dns(
     let server = DnsServer::bind(settings)
         .await
         .context("start cluster DNS")?;
-    let consumer = hub.consumer("dns");
+    if let Some(last) = remembered {
+        info!(
+            revision = last.names.revision,
+            services = last.names.services.len(),
+            "names as last known are served until the control plane says more"
+        );
+        let publisher = server.publisher();
+        tokio::task::spawn_blocking(move || publisher.publish(&last.names)).await?;
+    }
     tasks.spawn(names::run(
         hub.clone(),
         server.publisher(),
-        consumer,
+        hub.consumer("dns"),
+        file,
         stop.child_token(),
     ));
     Ok(server)

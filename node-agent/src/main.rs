@@ -3,6 +3,7 @@
 //! Under the name of the CNI plugin the same program relays one call to the running agent, before
 //! anything else is initialised.
 
+mod checkpoint;
 mod components;
 mod config;
 mod inspect;
@@ -44,7 +45,9 @@ fn main() -> ExitCode {
 }
 
 fn start_logging(config: &Config) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
+    // Packets that only pretend to be answers are no news, and anybody can send them.
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_unset| EnvFilter::new("info,hickory_net=error"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

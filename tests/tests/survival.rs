@@ -51,6 +51,7 @@ fn killed_agents_cost_no_request_and_adopt_what_runs() -> Result<()> {
     );
     ensure!(map_ids(&cluster)? == maps, "maps were made anew");
     answers(&cluster, 1)?;
+    names_are_known_before_the_control_plane_speaks(&cluster)?;
     // Pods end from here on, and nobody promises that their last connection is answered.
     the_new_agents_are_in_charge(&cluster)?;
     cluster.down()
@@ -336,6 +337,34 @@ fn kill_agent(cluster: &Cluster, node: &str) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Kills the agents while the control plane is frozen: the new ones answer names as last known.
+fn names_are_known_before_the_control_plane_speaks(cluster: &Cluster) -> Result<()> {
+    let address = service_address(cluster)?;
+    let control_plane = cluster.control_plane()?;
+    control_plane.signal("STOP")?;
+    let known = cluster.nodes()?.iter().try_for_each(|node| {
+        let old = cluster.agent(&node.name)?;
+        old.signal("KILL")?;
+        until(SOON, "the service's address", || {
+            ensure!(cluster.agent(&node.name)? != old, "the old agent");
+            let name = "hello.default.svc.cluster.local";
+            let dig = [
+                "dig",
+                "+short",
+                "+time=1",
+                "+tries=1",
+                "@169.254.20.10",
+                name,
+            ];
+            let answer = cluster.exec(&node.name, &dig)?.success()?.stdout;
+            ensure!(answer.trim() == address, "{answer:?}");
+            Ok(())
+        })
+    });
+    control_plane.signal("CONT")?;
+    known
 }
 
 /// Containers of all pods and how often they were started again.

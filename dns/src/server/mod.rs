@@ -206,6 +206,15 @@ impl SnapshotPublisher {
     }
 }
 
+impl SnapshotPublisher {
+    /// Upstreams at these addresses are not asked from now on: they lead back here.
+    pub fn exclude(&self, own_addresses: &[IpAddr]) {
+        if let Some(forwarder) = &self.shared.forwarder {
+            forwarder.exclude(own_addresses);
+        }
+    }
+}
+
 impl Shared {
     fn new(config: &DnsConfig, zone: Zone, addresses: &[SocketAddr]) -> Self {
         let metrics = Arc::new(Metrics::new());

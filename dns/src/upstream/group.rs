@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 use crate::names;
-use crate::upstream::exchange::exchange;
+use crate::upstream::exchange::{self, Server};
+use crate::upstream::provider::Provider;
 use crate::upstream::{Failed, Question, Resolved};
 use crate::wire::{CLASS_IN, rtype};
 
@@ -32,14 +33,23 @@ pub(crate) struct Group {
 
 #[derive(Debug)]
 struct Upstream {
-    address: SocketAddr,
+    server: Server,
     failures: AtomicU32,
     looped: AtomicBool,
+    /// Its address is one of ours, as we learned after the start.
+    ours: AtomicBool,
 }
 
 impl Group {
-    /// `None`: no server is left besides our own.
-    pub(crate) fn new(addresses: &[SocketAddr], own: &[IpAddr]) -> Option<Self> {
+    /// `None`: no server is left besides our own, or there is nothing to ask with.
+    pub(crate) fn new(
+        addresses: &[SocketAddr],
+        own: &[IpAddr],
+        provider: &Provider,
+    ) -> Option<Self> {
+        let context = exchange::context(ATTEMPT)
+            .inspect_err(|error| tracing::error!(%error, "upstreams cannot be asked"))
+            .ok()?;
         let upstreams: Vec<_> = addresses
             .iter()
             .filter(|address| {
@@ -50,9 +60,10 @@ impl Group {
                 !ours
             })
             .map(|address| Upstream {
-                address: *address,
+                server: Server::new(*address, provider.clone(), Arc::clone(&context)),
                 failures: AtomicU32::new(0),
                 looped: AtomicBool::new(false),
+                ours: AtomicBool::new(false),
             })
             .collect();
         let (probe, probe_seen) = (Mutex::new(None), AtomicBool::new(false));
@@ -78,8 +89,8 @@ impl Group {
                 break;
             }
             let until = deadline.min(now + ATTEMPT);
-            let asked = exchange(upstream.address, question, until).await;
-            metrics.proxied(upstream.address, &asked, now.elapsed());
+            let asked = upstream.server.ask(question, until).await;
+            metrics.proxied(upstream.server.address(), &asked, now.elapsed());
             match asked {
                 Ok(resolved) if is_answer(resolved.rcode) => {
                     upstream.failures.store(0, Ordering::Relaxed);
@@ -90,7 +101,8 @@ impl Group {
                 Err(error) => {
                     upstream.failures.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!(
-                        upstream = %upstream.address, name = %names::text(&question.name), %error,
+                        upstream = %upstream.server.address(),
+                        name = %names::text(&question.name), ?error,
                         "upstream gave no answer"
                     );
                 }
@@ -102,11 +114,24 @@ impl Group {
     /// In random order, those that failed lately last, those that loop not at all.
     fn order(&self) -> Vec<&Upstream> {
         use rand::seq::SliceRandom as _;
-        let usable = |upstream: &&Upstream| !upstream.looped.load(Ordering::Relaxed);
+        let usable = |upstream: &&Upstream| {
+            !upstream.looped.load(Ordering::Relaxed) && !upstream.ours.load(Ordering::Relaxed)
+        };
         let mut order: Vec<_> = self.upstreams.iter().filter(usable).collect();
         order.shuffle(&mut rand::rng());
         order.sort_by_key(|upstream| upstream.failures.load(Ordering::Relaxed) >= DOWN_AFTER);
         order
+    }
+
+    /// Servers at these addresses are not asked from now on: they are this server.
+    pub(crate) fn exclude(&self, own: &[IpAddr]) {
+        for upstream in &self.upstreams {
+            let address = upstream.server.address();
+            let ours = own.contains(&address.ip());
+            if ours && !upstream.ours.swap(ours, Ordering::Relaxed) {
+                tracing::error!(upstream = %address, "upstream is this server, not used");
+            }
+        }
     }
 
     /// Whether this is the name of a running probe.
@@ -135,18 +160,26 @@ impl Group {
                 checking_disabled: false,
             };
             // Only whether the question comes back matters, not the answer.
-            drop(exchange(upstream.address, &question, Instant::now() + ATTEMPT).await);
+            drop(
+                upstream
+                    .server
+                    .ask(&question, Instant::now() + ATTEMPT)
+                    .await,
+            );
             *self.probe.lock() = None;
             let looped = self.probe_seen.load(Ordering::Relaxed);
             if looped != upstream.looped.swap(looped, Ordering::Relaxed) {
                 if looped {
                     tracing::error!(
-                        upstream = %upstream.address,
+                        upstream = %upstream.server.address(),
                         "upstream asks this server, so it is not used: give upstreams that do not \
                          point to the cluster's DNS address or to a local stub resolver that does"
                     );
                 } else {
-                    tracing::info!(upstream = %upstream.address, "upstream does not loop any more");
+                    tracing::info!(
+                        upstream = %upstream.server.address(),
+                        "upstream does not loop any more"
+                    );
                 }
             }
         }

@@ -8,6 +8,7 @@
 mod cache;
 mod exchange;
 mod group;
+mod provider;
 mod resolv_conf;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::names;
 
 use self::cache::{Cache, Found};
 use self::group::Group;
+use self::provider::Provider;
 
 pub(crate) use exchange::ExchangeError;
 pub use resolv_conf::{ResolvConfError, upstreams_from_resolv_conf};
@@ -116,7 +118,8 @@ impl Forwarder {
         stop: CancellationToken,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let group = |upstreams: &[_]| Group::new(upstreams, own).map(Arc::new);
+        let provider = Provider::new(tasks.clone(), stop.clone());
+        let group = |upstreams: &[_]| Group::new(upstreams, own, &provider).map(Arc::new);
         let mut stubs: Vec<_> = config
             .stub_domains
             .iter()
@@ -247,6 +250,13 @@ impl Forwarder {
         drop(cache);
         self.metrics.cache_entries.set(entries);
         self.metrics.cache_evictions.inc_by(evicted);
+    }
+
+    /// Servers at these addresses are not asked from now on: they lead back here.
+    pub(crate) fn exclude(&self, own: &[IpAddr]) {
+        for group in self.groups() {
+            group.exclude(own);
+        }
     }
 
     /// Whether this question is our own probe come back. Notes the loop.
