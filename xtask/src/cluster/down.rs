@@ -53,6 +53,7 @@ pub(crate) fn as_root(cluster: &Cluster) -> Result<()> {
         cgroups::end_processes(&group)?;
         underlay::down(&network)?;
         cgroups::remove(&group)?;
+        remove_files(&Path::new("/run").join(network.index.host_link()))?;
     }
     remove_files(&cluster.dir.join("nodes"))?;
     if !underlay::any_cluster() {

@@ -4,6 +4,7 @@
 //! and runc, and has its own proc, sysfs, cgroup hierarchies, bpffs, `/run` and the few files and
 //! directories in which two nodes would meet. All in the node's own mount namespace.
 
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -25,11 +26,14 @@ pub(crate) fn isolate() -> Result<()> {
 }
 
 /// Builds the node's view. Called by the node's init, in all of its namespaces.
-/// `dir`: the node's own directory, holding `cni-cache/`, `hosts` and `resolv.conf`.
-pub(crate) fn build(dir: &Path, hierarchies: &[Hierarchy]) -> Result<()> {
+/// `dir`: the node's own directory, holding `cni-cache/`, `hosts` and `resolv.conf`; `sockets`:
+/// where the machine finds what the node's agent has in `/run/skep`.
+pub(crate) fn build(dir: &Path, sockets: &Path, hierarchies: &[Hierarchy]) -> Result<()> {
     let strict = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     // Opened before /run is covered: /etc/resolv.conf is often a link into it.
     let resolv = std::fs::canonicalize("/etc/resolv.conf").context("find /etc/resolv.conf")?;
+    let sockets =
+        std::fs::File::open(sockets).with_context(|| format!("open {}", sockets.display()))?;
     fs("proc", "/proc", strict, None)?;
     fs("sysfs", "/sys", strict, None)?;
     mount_cgroups(hierarchies)?;
@@ -43,6 +47,8 @@ pub(crate) fn build(dir: &Path, hierarchies: &[Hierarchy]) -> Result<()> {
     for directory in ["/run/skep", "/run/lock", "/run/containerd"] {
         create(Path::new(directory))?;
     }
+    let sockets = format!("/proc/self/fd/{}", sockets.as_raw_fd());
+    bind(Path::new(&sockets), Path::new("/run/skep"))?;
     bind(&dir.join("cni-cache"), Path::new(CNI_CACHE))?;
     bind(&dir.join("hosts"), Path::new("/etc/hosts"))?;
     if resolv.starts_with("/run") {

@@ -24,8 +24,8 @@ use crate::build::host::Profile;
 use crate::{process, workspace};
 
 /// containerd's socket, as the node sees it.
-const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const AGENT_SOCKET: &str = "/run/skep/agent.sock";
+const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// A containerd that starts on a loaded machine.
@@ -117,11 +117,11 @@ fn finish_launch(
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let pid: i32 = text
+    let said = String::from_utf8_lossy(&output.stdout);
+    let pid: i32 = said
         .trim()
         .parse()
-        .with_context(|| format!("init's pid in {text:?}"))?;
+        .with_context(|| format!("init's pid in {said:?}"))?;
     let name = node_name(node);
     let log = cluster.log(&format!("{name}-init"));
     let process = ProcessId::of(pid)
@@ -129,13 +129,13 @@ fn finish_launch(
     let root = format!("/proc/{pid}/root");
     Ok(Node {
         ip: network.index.node_ip(node),
-        name,
         index: node,
         pid,
         started: process.started,
-        agent_socket: format!("{root}{AGENT_SOCKET}"),
+        agent_socket: text(&sockets(network, &name).join("agent.sock")),
         containerd_socket: format!("{root}{CONTAINERD_SOCKET}"),
         bpffs: format!("{root}{BPFFS}"),
+        name,
     })
 }
 
@@ -208,8 +208,10 @@ pub(crate) fn launch(cluster: &Cluster, node: u8) -> Result<()> {
 /// Pid 1 of a node.
 pub(crate) fn init(cluster: &Cluster, node: u8) -> Result<()> {
     let name = node_name(node);
+    let network = cluster.network()?.context("the cluster has no network")?;
     let dir = cluster.node_dir(&name);
-    mounts::build(&dir, &cgroups::hierarchies()?)?;
+    let sockets = sockets(&network, &name);
+    mounts::build(&dir, &sockets, &cgroups::hierarchies()?)?;
     let text = std::fs::read_to_string(dir.join("services.json")).context("read the services")?;
     let services: Vec<Service> = serde_json::from_str(&text).context("read the services")?;
     supervise::run(services)
@@ -218,6 +220,24 @@ pub(crate) fn init(cluster: &Cluster, node: u8) -> Result<()> {
 /// The group that holds all processes of a node, relative to each hierarchy's mount.
 pub(crate) fn group(network: &Network, node: &str) -> String {
     format!("{}/{node}", network.index.host_link())
+}
+
+/// Where the machine finds a node's `/run/skep`: below a short path, since a socket's path is.
+fn sockets(network: &Network, node: &str) -> PathBuf {
+    Path::new("/run").join(network.index.host_link()).join(node)
+}
+
+/// Makes that directory. What root makes in it is also for the group of the user who called, so
+/// that `skep` needs no more rights than `kubectl`.
+fn prepare_sockets(dir: &Path) -> Result<()> {
+    let caller = std::env::var("SUDO_GID").ok();
+    let group = caller.and_then(|gid| gid.parse().ok());
+    let group = group.map_or_else(nix::unistd::getgid, nix::unistd::Gid::from_raw);
+    std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    nix::unistd::chown(dir, None, Some(group))
+        .with_context(|| format!("give {} to group {group}", dir.display()))?;
+    let inherited = std::fs::Permissions::from_mode(0o2750);
+    std::fs::set_permissions(dir, inherited).with_context(|| format!("close {}", dir.display()))
 }
 
 /// Ends a node: killing its init ends all its processes.
@@ -245,6 +265,7 @@ fn prepare_files(cluster: &Cluster, network: &Network, node: u8) -> Result<()> {
     }
     let private = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(dir.join("agent"), private).context("close the agent's directory")?;
+    prepare_sockets(&sockets(network, &name))?;
     let ip = network.index.node_ip(node);
     write(
         &dir.join("hosts"),
