@@ -21,7 +21,8 @@ fn condition(status: &PodStatus, kind: &str) -> String {
 }
 
 fn ended(status: &PodStatus) -> Option<ContainerStateTerminated> {
-    status.container_statuses.first()?.state.clone()?.terminated
+    let state = status.container_statuses.first()?.state.clone()?;
+    state.terminated.map(|end| *end)
 }
 
 fn waits_for(status: &PodStatus) -> String {

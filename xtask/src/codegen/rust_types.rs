@@ -2,7 +2,9 @@
 //!
 //! Output: one file a group-version. Rules (also in proto/api/README.md): required scalars and
 //! structs are plain, optional ones `Option`, lists and maps are plain with a default, every
-//! field accepts `null` as absent, a kind writes its own `apiVersion` and `kind`.
+//! field accepts `null` as absent, a kind writes its own `apiVersion` and `kind`. An optional
+//! struct that is large and seldom set lies in a box, so that an object costs what it holds and
+//! not what it could hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,25 +19,71 @@ const KINDS: &[(&str, &str, bool)] = &[
     ("core.v1.ConfigMap", "configmaps", true),
     ("core.v1.Endpoints", "endpoints", true),
     ("core.v1.Event", "events", true),
+    ("core.v1.LimitRange", "limitranges", true),
     ("core.v1.Namespace", "namespaces", false),
     ("core.v1.Node", "nodes", false),
+    ("core.v1.PersistentVolume", "persistentvolumes", false),
+    (
+        "core.v1.PersistentVolumeClaim",
+        "persistentvolumeclaims",
+        true,
+    ),
     ("core.v1.Pod", "pods", true),
+    ("core.v1.PodTemplate", "podtemplates", true),
+    (
+        "core.v1.ReplicationController",
+        "replicationcontrollers",
+        true,
+    ),
+    ("core.v1.ResourceQuota", "resourcequotas", true),
     ("core.v1.Secret", "secrets", true),
     ("core.v1.Service", "services", true),
     ("core.v1.ServiceAccount", "serviceaccounts", true),
+    (
+        "apiextensions.v1.CustomResourceDefinition",
+        "customresourcedefinitions",
+        false,
+    ),
+    ("apps.v1.ControllerRevision", "controllerrevisions", true),
+    ("apps.v1.DaemonSet", "daemonsets", true),
     ("apps.v1.Deployment", "deployments", true),
     ("apps.v1.ReplicaSet", "replicasets", true),
-    ("autoscaling.v1.Scale", "scales", true),
+    ("apps.v1.StatefulSet", "statefulsets", true),
     ("authentication.v1.TokenRequest", "tokenrequests", true),
+    ("autoscaling.v1.Scale", "scales", true),
+    (
+        "autoscaling.v2.HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        true,
+    ),
+    ("batch.v1.CronJob", "cronjobs", true),
+    ("batch.v1.Job", "jobs", true),
+    (
+        "certificates.v1.CertificateSigningRequest",
+        "certificatesigningrequests",
+        false,
+    ),
     ("coordination.v1.Lease", "leases", true),
     ("discovery.v1.EndpointSlice", "endpointslices", true),
     ("events.v1.Event", "events", true),
+    ("networking.v1.Ingress", "ingresses", true),
+    ("networking.v1.IngressClass", "ingressclasses", false),
+    ("networking.v1.NetworkPolicy", "networkpolicies", true),
     ("policy.v1.Eviction", "evictions", true),
     (
         "policy.v1.PodDisruptionBudget",
         "poddisruptionbudgets",
         true,
     ),
+    ("rbac.v1.ClusterRole", "clusterroles", false),
+    ("rbac.v1.ClusterRoleBinding", "clusterrolebindings", false),
+    ("rbac.v1.Role", "roles", true),
+    ("rbac.v1.RoleBinding", "rolebindings", true),
+    ("scheduling.v1.PriorityClass", "priorityclasses", false),
+    ("storage.v1.CSIDriver", "csidrivers", false),
+    ("storage.v1.CSINode", "csinodes", false),
+    ("storage.v1.StorageClass", "storageclasses", false),
+    ("storage.v1.VolumeAttachment", "volumeattachments", false),
 ];
 /// Generated beside the kinds' closure.
 const EXTRA: &[&str] = &[
@@ -43,10 +91,19 @@ const EXTRA: &[&str] = &[
     "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
 ];
 const API: &str = "io.k8s.api.";
+const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.";
+/// Inline size in bytes from which an optional struct is boxed.
+const BOXED_FROM: usize = 64;
+/// Fields that nearly every object sets: a box would cost an allocation and save nothing.
+const NEVER_BOXED: &[&str] = &["lastState", "spec", "state", "status", "template"];
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// Definitions that are hand-written types of the crate: definition, Rust path.
 const HAND_WRITTEN: &[(&str, &str)] = &[
+    (
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps",
+        "serde_json::Value",
+    ),
     (
         "io.k8s.apimachinery.pkg.api.resource.Quantity",
         "crate::types::Quantity",
@@ -95,7 +152,7 @@ pub(super) struct File {
 pub(super) fn emit(definitions: &Definitions) -> Result<Vec<File>> {
     let mut names = BTreeSet::new();
     for (kind, ..) in KINDS {
-        closure(definitions, &format!("{API}{kind}"), &mut names)?;
+        closure(definitions, &full_name(kind), &mut names)?;
     }
     for name in EXTRA {
         closure(definitions, name, &mut names)?;
@@ -104,7 +161,7 @@ pub(super) fn emit(definitions: &Definitions) -> Result<Vec<File>> {
     for name in names {
         let (path, _) = place(&name)?;
         let text = files.entry(path.clone()).or_insert_with(|| header(&path));
-        emit_type(text, &name, &definitions[&name]).with_context(|| name.clone())?;
+        emit_type(text, &name, definitions).with_context(|| name.clone())?;
     }
     let file = |(path, text): (String, String)| {
         let own = format!("crate::types::{}::", path.replace('/', "::"));
@@ -151,12 +208,23 @@ fn closure(definitions: &Definitions, name: &str, seen: &mut BTreeSet<String>) -
     Ok(())
 }
 
+/// The definition of a row of [`KINDS`].
+fn full_name(kind: &str) -> String {
+    let base = if kind.starts_with("apiextensions.") {
+        EXTENSIONS
+    } else {
+        API
+    };
+    format!("{base}{kind}")
+}
+
 /// File (`core/v1`) and Rust path (`crate::types::core::v1::Pod`) of a definition.
 fn place(name: &str) -> Result<(String, String)> {
     let rest = match name.strip_prefix(META) {
         Some(rest) => format!("meta.v1.{rest}"),
         None => name
             .strip_prefix(API)
+            .or_else(|| name.strip_prefix(EXTENSIONS))
             .with_context(|| format!("{name} has no place in the crate"))?
             .to_owned(),
     };
@@ -170,7 +238,8 @@ fn place(name: &str) -> Result<(String, String)> {
     ))
 }
 
-fn emit_type(out: &mut String, name: &str, schema: &Schema) -> Result<()> {
+fn emit_type(out: &mut String, name: &str, definitions: &Definitions) -> Result<()> {
+    let schema = &definitions[name];
     let ty = name.rsplit('.').next().unwrap_or(name);
     let kind = schema
         .kinds
@@ -190,7 +259,8 @@ fn emit_type(out: &mut String, name: &str, schema: &Schema) -> Result<()> {
         if kind.is_some() && (json == "apiVersion" || json == "kind") {
             continue;
         }
-        let shape = shape(json, property, schema.required.contains(json))?;
+        let required = schema.required.contains(json);
+        let shape = shape(json, property, required, definitions)?;
         let field = rust_name(json);
         emit_field(out, json, &field, &shape, kind.is_none())?;
         fields.push((json.as_str(), field, shape));
@@ -202,9 +272,7 @@ fn emit_type(out: &mut String, name: &str, schema: &Schema) -> Result<()> {
             group => format!("{group}/{}", kind.version),
         };
         emit_serialize(out, ty, &version, &kind.kind, &fields)?;
-        let row = KINDS
-            .iter()
-            .find(|(known, ..)| name.strip_prefix(API) == Some(known));
+        let row = KINDS.iter().find(|(known, ..)| name == full_name(known));
         if let Some((_, plural, namespaced)) = row {
             writeln!(
                 out,
@@ -297,15 +365,51 @@ fn emit_serialize(
     Ok(())
 }
 
-fn shape(json: &str, schema: &Schema, required: bool) -> Result<Shape> {
+fn shape(json: &str, schema: &Schema, required: bool, definitions: &Definitions) -> Result<Shape> {
     let ty = rust_type(schema).with_context(|| json.to_owned())?;
     let collection = ty.starts_with("Vec<") || ty.starts_with("std::collections::BTreeMap<");
     Ok(match (collection, required) {
         (true, _) => Shape::Collection { ty, required },
         _ if json == "metadata" => Shape::PlainSkipped(ty),
         (false, true) => Shape::Plain(ty),
+        (false, false) if is_boxed(json, schema, definitions) => {
+            Shape::Optional(format!("Box<{ty}>"))
+        }
         (false, false) => Shape::Optional(ty),
     })
+}
+
+/// Whether the optional field `json` is kept out of line.
+fn is_boxed(json: &str, schema: &Schema, definitions: &Definitions) -> bool {
+    let generated = |target: &str| HAND_WRITTEN.iter().all(|(name, _)| *name != target);
+    schema.target().is_some_and(generated)
+        && !NEVER_BOXED.contains(&json)
+        && inline_size(schema, definitions) >= BOXED_FROM
+}
+
+/// About how many bytes a value of `schema` takes where it lies.
+fn inline_size(schema: &Schema, definitions: &Definitions) -> usize {
+    const WORD: usize = 8;
+    const TEXT: usize = 3 * WORD;
+    let Some(target) = schema.target() else {
+        return match schema.json_type() {
+            Some("boolean") => 1,
+            Some("integer" | "number") => 2 * WORD,
+            _ => TEXT,
+        };
+    };
+    if HAND_WRITTEN.iter().any(|(name, _)| *name == target) {
+        return TEXT;
+    }
+    let fields = definitions.get(target).map(|found| &found.properties);
+    let sizes = fields.into_iter().flatten().map(|(json, field)| {
+        if is_boxed(json, field, definitions) {
+            WORD
+        } else {
+            inline_size(field, definitions)
+        }
+    });
+    sizes.sum()
 }
 
 fn rust_type(schema: &Schema) -> Result<String> {

@@ -155,7 +155,7 @@ fn endpoint(
         }),
         hostname: service_pods::hostname(pod, service),
         node_name: (!node.is_empty()).then(|| node.to_owned()),
-        target_ref: Some(service_pods::target_ref(pod)),
+        target_ref: Some(Box::new(service_pods::target_ref(pod))),
         zone: if node.is_empty() { None } else { zone(node) },
         ..Endpoint::default()
     }

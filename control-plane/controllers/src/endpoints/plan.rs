@@ -101,7 +101,7 @@ fn subsets<'a>(
             ip: ip.to_owned(),
             hostname: service_pods::hostname(pod, &service.key),
             node_name: (!node.is_empty()).then(|| node.to_owned()),
-            target_ref: Some(service_pods::target_ref(pod)),
+            target_ref: Some(Box::new(service_pods::target_ref(pod))),
         };
         let at = subsets
             .iter()

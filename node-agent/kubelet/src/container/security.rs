@@ -71,7 +71,7 @@ fn seccomp(profile: Option<&SeccompProfile>) -> cri::SecurityProfile {
 /// Security of the sandbox: privileged when any container is.
 pub(crate) fn sandbox(spec: &PodSpec) -> cri::LinuxSandboxSecurityContext {
     let none = PodSecurityContext::default();
-    let pod = spec.security_context.as_ref().unwrap_or(&none);
+    let pod = spec.security_context.as_deref().unwrap_or(&none);
     let privileged = crate::pod::model::containers(spec)
         .filter_map(|(_, container)| container.security_context.as_ref())
         .any(|context| context.privileged.unwrap_or(false));
@@ -105,7 +105,7 @@ pub(crate) fn container(
     container: &Container,
 ) -> cri::LinuxContainerSecurityContext {
     let none = PodSecurityContext::default();
-    let pod = spec.security_context.as_ref().unwrap_or(&none);
+    let pod = spec.security_context.as_deref().unwrap_or(&none);
     let own = container.security_context.clone().unwrap_or_default();
     let privileged = own.privileged.unwrap_or(false);
     let capabilities = own.capabilities.unwrap_or_default();

@@ -193,7 +193,7 @@ impl NodeReporter {
                 kubelet_endpoint: Some(DaemonEndpoint::default()),
             }),
             images,
-            node_info: Some(self.facts.node_info(&health.version)),
+            node_info: Some(Box::new(self.facts.node_info(&health.version))),
             ..NodeStatus::default()
         }
     }

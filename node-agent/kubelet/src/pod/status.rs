@@ -285,7 +285,7 @@ fn terminated(container: &ObservedContainer, inputs: StatusInputs<'_>) -> Contai
         .cloned()
         .or_else(|| (!container.message.is_empty()).then(|| container.message.clone()));
     ContainerState {
-        terminated: Some(ContainerStateTerminated {
+        terminated: Some(Box::new(ContainerStateTerminated {
             container_id: Some(format!("containerd://{}", container.id)),
             exit_code: container.exit_code,
             finished_at: Some(time_or_null(container.finished_at)),
@@ -293,7 +293,7 @@ fn terminated(container: &ObservedContainer, inputs: StatusInputs<'_>) -> Contai
             reason: Some(reason.to_owned()),
             signal: None,
             started_at: Some(time_or_null(container.started_at)),
-        }),
+        })),
         ..ContainerState::default()
     }
 }
@@ -374,7 +374,7 @@ fn lost_state(previous: &ContainerStatus) -> ContainerState {
         return previous.last_state.clone().unwrap_or_default();
     }
     ContainerState {
-        terminated: Some(ContainerStateTerminated {
+        terminated: Some(Box::new(ContainerStateTerminated {
             container_id: previous.container_id.clone(),
             exit_code: EXIT_CODE_LOST,
             finished_at: Some(Time::from(Timestamp::UNIX_EPOCH)),
@@ -386,7 +386,7 @@ fn lost_state(previous: &ContainerStatus) -> ContainerState {
             reason: Some("ContainerStatusUnknown".to_owned()),
             signal: None,
             started_at: Some(Time::from(Timestamp::UNIX_EPOCH)),
-        }),
+        })),
         ..ContainerState::default()
     }
 }

@@ -3,11 +3,15 @@
 //!
 //! Rules of the generated structs: required scalars and structs are plain, optional ones are
 //! `Option`, lists and maps are plain and left out when empty, `metadata` is always plain,
-//! `null` reads as absent, unknown fields are ignored (strictness is [`crate::decode`]'s job), and a
-//! kind writes its own `apiVersion` and `kind`.
+//! `null` reads as absent, unknown fields are ignored (strictness is [`crate::decode`]'s job), a
+//! kind writes its own `apiVersion` and `kind`, and a large struct that is seldom set is boxed.
 
 mod scalars;
 
+pub mod apiextensions {
+    //! Group `apiextensions.k8s.io`.
+    pub mod v1;
+}
 pub mod apps {
     //! Group `apps`.
     pub mod v1;
@@ -18,6 +22,15 @@ pub mod authentication {
 }
 pub mod autoscaling {
     //! Group `autoscaling`.
+    pub mod v1;
+    pub mod v2;
+}
+pub mod batch {
+    //! Group `batch`.
+    pub mod v1;
+}
+pub mod certificates {
+    //! Group `certificates.k8s.io`.
     pub mod v1;
 }
 pub mod coordination {
@@ -41,8 +54,25 @@ pub mod meta {
     pub mod table;
     pub mod v1;
 }
+pub mod networking {
+    //! Group `networking.k8s.io`.
+    pub mod v1;
+}
 pub mod policy {
     //! Group `policy`.
+    pub mod v1;
+}
+pub mod rbac {
+    //! Group `rbac.authorization.k8s.io`.
+    pub mod v1;
+}
+pub mod scheduling {
+    //! Group `scheduling.k8s.io`; of the alpha version only what a Job refers to.
+    pub mod v1;
+    pub mod v1alpha3;
+}
+pub mod storage {
+    //! Group `storage.k8s.io`.
     pub mod v1;
 }
 

@@ -5,6 +5,154 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct ControllerRevision {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub data: serde_json::Value,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub metadata: crate::types::meta::v1::ObjectMeta,
+    pub revision: Option<i64>,
+}
+impl Serialize for ControllerRevision {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("ControllerRevision", 5)?;
+        object.serialize_field("apiVersion", "apps/v1")?;
+        object.serialize_field("kind", "ControllerRevision")?;
+        object.serialize_field("data", &self.data)?;
+        if !crate::types::is_default(&self.metadata) {
+            object.serialize_field("metadata", &self.metadata)?;
+        }
+        if let Some(value) = &self.revision {
+            object.serialize_field("revision", value)?;
+        }
+        object.end()
+    }
+}
+impl crate::types::Object for ControllerRevision {
+    const API_VERSION: &'static str = "apps/v1";
+    const GROUP: &'static str = "apps";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "ControllerRevision";
+    const PLURAL: &'static str = "controllerrevisions";
+    const NAMESPACED: bool = true;
+    fn metadata(&self) -> &crate::types::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut crate::types::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonSet {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub metadata: crate::types::meta::v1::ObjectMeta,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub spec: DaemonSetSpec,
+    pub status: Option<DaemonSetStatus>,
+}
+impl Serialize for DaemonSet {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("DaemonSet", 5)?;
+        object.serialize_field("apiVersion", "apps/v1")?;
+        object.serialize_field("kind", "DaemonSet")?;
+        if !crate::types::is_default(&self.metadata) {
+            object.serialize_field("metadata", &self.metadata)?;
+        }
+        object.serialize_field("spec", &self.spec)?;
+        if let Some(value) = &self.status {
+            object.serialize_field("status", value)?;
+        }
+        object.end()
+    }
+}
+impl crate::types::Object for DaemonSet {
+    const API_VERSION: &'static str = "apps/v1";
+    const GROUP: &'static str = "apps";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "DaemonSet";
+    const PLURAL: &'static str = "daemonsets";
+    const NAMESPACED: bool = true;
+    fn metadata(&self) -> &crate::types::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut crate::types::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonSetCondition {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<crate::types::Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonSetSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_ready_seconds: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision_history_limit: Option<i32>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub selector: crate::types::meta::v1::LabelSelector,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub template: crate::types::core::v1::PodTemplateSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_strategy: Option<Box<DaemonSetUpdateStrategy>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonSetStatus {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collision_count: Option<i32>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub conditions: Vec<DaemonSetCondition>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub current_number_scheduled: i32,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub desired_number_scheduled: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number_available: Option<i32>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub number_misscheduled: i32,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub number_ready: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number_unavailable: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_number_scheduled: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonSetUpdateStrategy {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolling_update: Option<RollingUpdateDaemonSet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Deployment {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: crate::types::meta::v1::ObjectMeta,
@@ -76,7 +224,7 @@ pub struct DeploymentSpec {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub selector: crate::types::meta::v1::LabelSelector,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub strategy: Option<DeploymentStrategy>,
+    pub strategy: Option<Box<DeploymentStrategy>>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub template: crate::types::core::v1::PodTemplateSpec,
 }
@@ -210,9 +358,168 @@ pub struct ReplicaSetStatus {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct RollingUpdateDaemonSet {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_surge: Option<crate::types::IntOrString>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<crate::types::IntOrString>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RollingUpdateDeployment {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_surge: Option<crate::types::IntOrString>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<crate::types::IntOrString>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollingUpdateStatefulSetStrategy {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<crate::types::IntOrString>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatefulSet {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub metadata: crate::types::meta::v1::ObjectMeta,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub spec: StatefulSetSpec,
+    pub status: Option<StatefulSetStatus>,
+}
+impl Serialize for StatefulSet {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("StatefulSet", 5)?;
+        object.serialize_field("apiVersion", "apps/v1")?;
+        object.serialize_field("kind", "StatefulSet")?;
+        if !crate::types::is_default(&self.metadata) {
+            object.serialize_field("metadata", &self.metadata)?;
+        }
+        object.serialize_field("spec", &self.spec)?;
+        if let Some(value) = &self.status {
+            object.serialize_field("status", value)?;
+        }
+        object.end()
+    }
+}
+impl crate::types::Object for StatefulSet {
+    const API_VERSION: &'static str = "apps/v1";
+    const GROUP: &'static str = "apps";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "StatefulSet";
+    const PLURAL: &'static str = "statefulsets";
+    const NAMESPACED: bool = true;
+    fn metadata(&self) -> &crate::types::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut crate::types::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatefulSetCondition {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<crate::types::Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatefulSetOrdinals {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatefulSetPersistentVolumeClaimRetentionPolicy {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_deleted: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_scaled: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatefulSetSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_ready_seconds: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordinals: Option<StatefulSetOrdinals>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim_retention_policy:
+        Option<StatefulSetPersistentVolumeClaimRetentionPolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_management_policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision_history_limit: Option<i32>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub selector: crate::types::meta::v1::LabelSelector,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_name: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub template: crate::types::core::v1::PodTemplateSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_strategy: Option<Box<StatefulSetUpdateStrategy>>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub volume_claim_templates: Vec<crate::types::core::v1::PersistentVolumeClaim>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatefulSetStatus {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available_replicas: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collision_count: Option<i32>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub conditions: Vec<StatefulSetCondition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_replicas: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub replicas: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_replicas: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatefulSetUpdateStrategy {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolling_update: Option<RollingUpdateStatefulSetStrategy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_: Option<String>,
 }

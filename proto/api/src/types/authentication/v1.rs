@@ -73,7 +73,7 @@ pub struct TokenRequestSpec {
     )]
     pub audiences: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bound_object_ref: Option<BoundObjectReference>,
+    pub bound_object_ref: Option<Box<BoundObjectReference>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration_seconds: Option<i64>,
 }

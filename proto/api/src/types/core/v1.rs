@@ -72,6 +72,19 @@ pub struct AzureDiskVolumeSource {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct AzureFilePersistentVolumeSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub secret_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_namespace: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub share_name: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AzureFileVolumeSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
@@ -119,6 +132,35 @@ impl crate::types::Object for Binding {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct CSIPersistentVolumeSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller_expand_secret_ref: Option<SecretReference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller_publish_secret_ref: Option<SecretReference>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub driver: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_expand_secret_ref: Option<SecretReference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_publish_secret_ref: Option<SecretReference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_stage_secret_ref: Option<SecretReference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub volume_attributes: std::collections::BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub volume_handle: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct CSIVolumeSource {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub driver: String,
@@ -155,6 +197,23 @@ pub struct Capabilities {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct CephFSPersistentVolumeSource {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub monitors: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct CephFSVolumeSource {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub monitors: Vec<String>,
@@ -168,6 +227,23 @@ pub struct CephFSVolumeSource {
     pub secret_ref: Option<LocalObjectReference>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CinderPersistentVolumeSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+    #[serde(
+        rename = "volumeID",
+        default,
+        deserialize_with = "crate::types::null_as_default"
+    )]
+    pub volume_id: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -361,7 +437,7 @@ pub struct Container {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub liveness_probe: Option<Probe>,
+    pub liveness_probe: Option<Box<Probe>>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub name: String,
     #[serde(
@@ -371,7 +447,7 @@ pub struct Container {
     )]
     pub ports: Vec<ContainerPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub readiness_probe: Option<Probe>,
+    pub readiness_probe: Option<Box<Probe>>,
     #[serde(
         default,
         deserialize_with = "crate::types::null_as_default",
@@ -379,7 +455,7 @@ pub struct Container {
     )]
     pub resize_policy: Vec<ContainerResizePolicy>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
+    pub resources: Option<Box<ResourceRequirements>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<String>,
     #[serde(
@@ -389,9 +465,9 @@ pub struct Container {
     )]
     pub restart_policy_rules: Vec<ContainerRestartRule>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub security_context: Option<SecurityContext>,
+    pub security_context: Option<Box<SecurityContext>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub startup_probe: Option<Probe>,
+    pub startup_probe: Option<Box<Probe>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -494,7 +570,7 @@ pub struct ContainerState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running: Option<ContainerStateRunning>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub terminated: Option<ContainerStateTerminated>,
+    pub terminated: Option<Box<ContainerStateTerminated>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<ContainerStateWaiting>,
 }
@@ -566,7 +642,7 @@ pub struct ContainerStatus {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
+    pub resources: Option<Box<ResourceRequirements>>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub restart_count: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -624,7 +700,7 @@ pub struct DownwardAPIVolumeFile {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource_field_ref: Option<ResourceFieldSelector>,
+    pub resource_field_ref: Option<Box<ResourceFieldSelector>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<i64>,
 }
@@ -665,7 +741,7 @@ pub struct EndpointAddress {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target_ref: Option<ObjectReference>,
+    pub target_ref: Option<Box<ObjectReference>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -761,7 +837,7 @@ pub struct EnvVar {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub value_from: Option<EnvVarSource>,
+    pub value_from: Option<Box<EnvVarSource>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -772,9 +848,9 @@ pub struct EnvVarSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field_ref: Option<ObjectFieldSelector>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub file_key_ref: Option<FileKeySelector>,
+    pub file_key_ref: Option<Box<FileKeySelector>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource_field_ref: Option<ResourceFieldSelector>,
+    pub resource_field_ref: Option<Box<ResourceFieldSelector>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<SecretKeySelector>,
 }
@@ -813,7 +889,7 @@ pub struct EphemeralContainer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub liveness_probe: Option<Probe>,
+    pub liveness_probe: Option<Box<Probe>>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub name: String,
     #[serde(
@@ -823,7 +899,7 @@ pub struct EphemeralContainer {
     )]
     pub ports: Vec<ContainerPort>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub readiness_probe: Option<Probe>,
+    pub readiness_probe: Option<Box<Probe>>,
     #[serde(
         default,
         deserialize_with = "crate::types::null_as_default",
@@ -831,7 +907,7 @@ pub struct EphemeralContainer {
     )]
     pub resize_policy: Vec<ContainerResizePolicy>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
+    pub resources: Option<Box<ResourceRequirements>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<String>,
     #[serde(
@@ -841,9 +917,9 @@ pub struct EphemeralContainer {
     )]
     pub restart_policy_rules: Vec<ContainerRestartRule>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub security_context: Option<SecurityContext>,
+    pub security_context: Option<Box<SecurityContext>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub startup_probe: Option<Probe>,
+    pub startup_probe: Option<Box<Probe>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -876,7 +952,7 @@ pub struct EphemeralContainer {
 #[serde(rename_all = "camelCase")]
 pub struct EphemeralVolumeSource {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub volume_claim_template: Option<PersistentVolumeClaimTemplate>,
+    pub volume_claim_template: Option<Box<PersistentVolumeClaimTemplate>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -893,7 +969,7 @@ pub struct Event {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: crate::types::meta::v1::ObjectMeta,
     pub reason: Option<String>,
-    pub related: Option<ObjectReference>,
+    pub related: Option<Box<ObjectReference>>,
     pub reporting_component: Option<String>,
     pub reporting_instance: Option<String>,
     pub series: Option<EventSeries>,
@@ -1044,6 +1120,25 @@ pub struct FileKeySelector {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct FlexPersistentVolumeSource {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub driver: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_type: Option<String>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub options: std::collections::BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FlexVolumeSource {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub driver: String,
@@ -1103,6 +1198,19 @@ pub struct GitRepoVolumeSource {
     pub repository: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GlusterfsPersistentVolumeSource {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub endpoints: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints_namespace: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -1177,6 +1285,37 @@ pub struct HostPathVolumeSource {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct ISCSIPersistentVolumeSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chap_auth_discovery: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chap_auth_session: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initiator_name: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub iqn: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iscsi_interface: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub lun: i32,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub portals: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub target_portal: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ISCSIVolumeSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chap_auth_discovery: Option<bool>,
@@ -1239,9 +1378,9 @@ pub struct KeyToPath {
 #[serde(rename_all = "camelCase")]
 pub struct Lifecycle {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub post_start: Option<LifecycleHandler>,
+    pub post_start: Option<Box<LifecycleHandler>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pre_stop: Option<LifecycleHandler>,
+    pub pre_stop: Option<Box<LifecycleHandler>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
 }
@@ -1252,11 +1391,92 @@ pub struct LifecycleHandler {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecAction>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub http_get: Option<HTTPGetAction>,
+    pub http_get: Option<Box<HTTPGetAction>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sleep: Option<SleepAction>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_socket: Option<TCPSocketAction>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitRange {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub metadata: crate::types::meta::v1::ObjectMeta,
+    pub spec: Option<LimitRangeSpec>,
+}
+impl Serialize for LimitRange {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("LimitRange", 4)?;
+        object.serialize_field("apiVersion", "v1")?;
+        object.serialize_field("kind", "LimitRange")?;
+        if !crate::types::is_default(&self.metadata) {
+            object.serialize_field("metadata", &self.metadata)?;
+        }
+        if let Some(value) = &self.spec {
+            object.serialize_field("spec", value)?;
+        }
+        object.end()
+    }
+}
+impl crate::types::Object for LimitRange {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "LimitRange";
+    const PLURAL: &'static str = "limitranges";
+    const NAMESPACED: bool = true;
+    fn metadata(&self) -> &crate::types::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut crate::types::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitRangeItem {
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub default: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub default_request: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub max: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub max_limit_request_ratio: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub min: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub type_: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitRangeSpec {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub limits: Vec<LimitRangeItem>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -1307,6 +1527,24 @@ pub struct LoadBalancerStatus {
 pub struct LocalObjectReference {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalVolumeSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_type: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub path: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModifyVolumeStatus {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_volume_attributes_class_name: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -1529,7 +1767,7 @@ pub struct NodeCondition {
 #[serde(rename_all = "camelCase")]
 pub struct NodeConfigSource {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub config_map: Option<ConfigMapNodeConfigSource>,
+    pub config_map: Option<Box<ConfigMapNodeConfigSource>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -1703,7 +1941,7 @@ pub struct NodeStatus {
     )]
     pub images: Vec<ContainerImage>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_info: Option<NodeSystemInfo>,
+    pub node_info: Option<Box<NodeSystemInfo>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     #[serde(
@@ -1802,6 +2040,105 @@ pub struct ObjectReference {
     pub uid: Option<String>,
 }
 
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PersistentVolume {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub metadata: crate::types::meta::v1::ObjectMeta,
+    pub spec: Option<PersistentVolumeSpec>,
+    pub status: Option<PersistentVolumeStatus>,
+}
+impl Serialize for PersistentVolume {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("PersistentVolume", 5)?;
+        object.serialize_field("apiVersion", "v1")?;
+        object.serialize_field("kind", "PersistentVolume")?;
+        if !crate::types::is_default(&self.metadata) {
+            object.serialize_field("metadata", &self.metadata)?;
+        }
+        if let Some(value) = &self.spec {
+            object.serialize_field("spec", value)?;
+        }
+        if let Some(value) = &self.status {
+            object.serialize_field("status", value)?;
+        }
+        object.end()
+    }
+}
+impl crate::types::Object for PersistentVolume {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "PersistentVolume";
+    const PLURAL: &'static str = "persistentvolumes";
+    const NAMESPACED: bool = false;
+    fn metadata(&self) -> &crate::types::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut crate::types::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PersistentVolumeClaim {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub metadata: crate::types::meta::v1::ObjectMeta,
+    pub spec: Option<PersistentVolumeClaimSpec>,
+    pub status: Option<PersistentVolumeClaimStatus>,
+}
+impl Serialize for PersistentVolumeClaim {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("PersistentVolumeClaim", 5)?;
+        object.serialize_field("apiVersion", "v1")?;
+        object.serialize_field("kind", "PersistentVolumeClaim")?;
+        if !crate::types::is_default(&self.metadata) {
+            object.serialize_field("metadata", &self.metadata)?;
+        }
+        if let Some(value) = &self.spec {
+            object.serialize_field("spec", value)?;
+        }
+        if let Some(value) = &self.status {
+            object.serialize_field("status", value)?;
+        }
+        object.end()
+    }
+}
+impl crate::types::Object for PersistentVolumeClaim {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "PersistentVolumeClaim";
+    const PLURAL: &'static str = "persistentvolumeclaims";
+    const NAMESPACED: bool = true;
+    fn metadata(&self) -> &crate::types::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut crate::types::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PersistentVolumeClaimCondition {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_probe_time: Option<crate::types::Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<crate::types::Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub status: String,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub type_: String,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PersistentVolumeClaimSpec {
@@ -1812,9 +2149,9 @@ pub struct PersistentVolumeClaimSpec {
     )]
     pub access_modes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_source: Option<TypedLocalObjectReference>,
+    pub data_source: Option<Box<TypedLocalObjectReference>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_source_ref: Option<TypedObjectReference>,
+    pub data_source_ref: Option<Box<TypedObjectReference>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<VolumeResourceRequirements>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -1827,6 +2164,49 @@ pub struct PersistentVolumeClaimSpec {
     pub volume_mode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PersistentVolumeClaimStatus {
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub access_modes: Vec<String>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub allocated_resource_statuses: std::collections::BTreeMap<String, String>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub allocated_resources: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub capacity: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub conditions: Vec<PersistentVolumeClaimCondition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_volume_attributes_class_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_status: Option<VolumeHealthStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modify_volume_status: Option<ModifyVolumeStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -1849,6 +2229,98 @@ pub struct PersistentVolumeClaimVolumeSource {
     pub claim_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PersistentVolumeSpec {
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub access_modes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aws_elastic_block_store: Option<Box<AWSElasticBlockStoreVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub azure_disk: Option<Box<AzureDiskVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub azure_file: Option<Box<AzureFilePersistentVolumeSource>>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub capacity: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cephfs: Option<Box<CephFSPersistentVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cinder: Option<Box<CinderPersistentVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim_ref: Option<Box<ObjectReference>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub csi: Option<Box<CSIPersistentVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fc: Option<Box<FCVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flex_volume: Option<Box<FlexPersistentVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flocker: Option<FlockerVolumeSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gce_persistent_disk: Option<Box<GCEPersistentDiskVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub glusterfs: Option<Box<GlusterfsPersistentVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_path: Option<HostPathVolumeSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iscsi: Option<Box<ISCSIPersistentVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalVolumeSource>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub mount_options: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<NFSVolumeSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_affinity: Option<VolumeNodeAffinity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_reclaim_policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub photon_persistent_disk: Option<PhotonPersistentDiskVolumeSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub portworx_volume: Option<PortworxVolumeSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quobyte: Option<Box<QuobyteVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rbd: Option<Box<RBDPersistentVolumeSource>>,
+    #[serde(rename = "scaleIO", skip_serializing_if = "Option::is_none")]
+    pub scale_io: Option<Box<ScaleIOPersistentVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_class_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storageos: Option<Box<StorageOSPersistentVolumeSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_attributes_class_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_mode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsphere_volume: Option<Box<VsphereVirtualDiskVolumeSource>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PersistentVolumeStatus {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_phase_transition_time: Option<crate::types::Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -2126,7 +2598,7 @@ pub struct PodSecurityContext {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub se_linux_change_policy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub se_linux_options: Option<SELinuxOptions>,
+    pub se_linux_options: Option<Box<SELinuxOptions>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp_profile: Option<SeccompProfile>,
     #[serde(
@@ -2144,7 +2616,7 @@ pub struct PodSecurityContext {
     )]
     pub sysctls: Vec<Sysctl>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub windows_options: Option<WindowsSecurityContextOptions>,
+    pub windows_options: Option<Box<WindowsSecurityContextOptions>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -2153,13 +2625,13 @@ pub struct PodSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_deadline_seconds: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Box<Affinity>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub automount_service_account_token: Option<bool>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub containers: Vec<Container>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dns_config: Option<PodDNSConfig>,
+    pub dns_config: Option<Box<PodDNSConfig>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns_policy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -2241,7 +2713,7 @@ pub struct PodSpec {
     )]
     pub resource_claims: Vec<PodResourceClaim>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
+    pub resources: Option<Box<ResourceRequirements>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -2257,7 +2729,7 @@ pub struct PodSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduling_group: Option<PodSchedulingGroup>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub security_context: Option<PodSecurityContext>,
+    pub security_context: Option<Box<PodSecurityContext>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -2370,7 +2842,7 @@ pub struct PodStatus {
     )]
     pub resource_claim_statuses: Vec<PodResourceClaimStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
+    pub resources: Option<Box<ResourceRequirements>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<crate::types::Time>,
     #[serde(
@@ -2379,6 +2851,43 @@ pub struct PodStatus {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volume_health: Vec<PodVolumeHealth>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodTemplate {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub metadata: crate::types::meta::v1::ObjectMeta,
+    pub template: Option<PodTemplateSpec>,
+}
+impl Serialize for PodTemplate {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("PodTemplate", 4)?;
+        object.serialize_field("apiVersion", "v1")?;
+        object.serialize_field("kind", "PodTemplate")?;
+        if !crate::types::is_default(&self.metadata) {
+            object.serialize_field("metadata", &self.metadata)?;
+        }
+        if let Some(value) = &self.template {
+            object.serialize_field("template", value)?;
+        }
+        object.end()
+    }
+}
+impl crate::types::Object for PodTemplate {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "PodTemplate";
+    const PLURAL: &'static str = "podtemplates";
+    const NAMESPACED: bool = true;
+    fn metadata(&self) -> &crate::types::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut crate::types::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -2452,9 +2961,9 @@ pub struct Probe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_threshold: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub grpc: Option<GRPCAction>,
+    pub grpc: Option<Box<GRPCAction>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub http_get: Option<HTTPGetAction>,
+    pub http_get: Option<Box<HTTPGetAction>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_delay_seconds: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -2503,6 +3012,27 @@ pub struct QuobyteVolumeSource {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct RBDPersistentVolumeSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_type: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub image: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub monitors: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RBDVolumeSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fs_type: Option<String>,
@@ -2520,6 +3050,100 @@ pub struct RBDVolumeSource {
     pub secret_ref: Option<LocalObjectReference>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicationController {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub metadata: crate::types::meta::v1::ObjectMeta,
+    pub spec: Option<ReplicationControllerSpec>,
+    pub status: Option<ReplicationControllerStatus>,
+}
+impl Serialize for ReplicationController {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("ReplicationController", 5)?;
+        object.serialize_field("apiVersion", "v1")?;
+        object.serialize_field("kind", "ReplicationController")?;
+        if !crate::types::is_default(&self.metadata) {
+            object.serialize_field("metadata", &self.metadata)?;
+        }
+        if let Some(value) = &self.spec {
+            object.serialize_field("spec", value)?;
+        }
+        if let Some(value) = &self.status {
+            object.serialize_field("status", value)?;
+        }
+        object.end()
+    }
+}
+impl crate::types::Object for ReplicationController {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "ReplicationController";
+    const PLURAL: &'static str = "replicationcontrollers";
+    const NAMESPACED: bool = true;
+    fn metadata(&self) -> &crate::types::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut crate::types::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicationControllerCondition {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<crate::types::Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub status: String,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub type_: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicationControllerSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_ready_seconds: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub selector: std::collections::BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<PodTemplateSpec>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicationControllerStatus {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available_replicas: Option<i32>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub conditions: Vec<ReplicationControllerCondition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fully_labeled_replicas: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub replicas: i32,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -2555,6 +3179,83 @@ pub struct ResourceHealth {
         deserialize_with = "crate::types::null_as_default"
     )]
     pub resource_id: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceQuota {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub metadata: crate::types::meta::v1::ObjectMeta,
+    pub spec: Option<ResourceQuotaSpec>,
+    pub status: Option<ResourceQuotaStatus>,
+}
+impl Serialize for ResourceQuota {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("ResourceQuota", 5)?;
+        object.serialize_field("apiVersion", "v1")?;
+        object.serialize_field("kind", "ResourceQuota")?;
+        if !crate::types::is_default(&self.metadata) {
+            object.serialize_field("metadata", &self.metadata)?;
+        }
+        if let Some(value) = &self.spec {
+            object.serialize_field("spec", value)?;
+        }
+        if let Some(value) = &self.status {
+            object.serialize_field("status", value)?;
+        }
+        object.end()
+    }
+}
+impl crate::types::Object for ResourceQuota {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "ResourceQuota";
+    const PLURAL: &'static str = "resourcequotas";
+    const NAMESPACED: bool = true;
+    fn metadata(&self) -> &crate::types::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut crate::types::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceQuotaSpec {
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub hard: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope_selector: Option<ScopeSelector>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub scopes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceQuotaStatus {
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub hard: std::collections::BTreeMap<String, crate::types::Quantity>,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "std::collections::BTreeMap::is_empty"
+    )]
+    pub used: std::collections::BTreeMap<String, crate::types::Quantity>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -2608,6 +3309,31 @@ pub struct SELinuxOptions {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct ScaleIOPersistentVolumeSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_type: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub gateway: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protection_domain: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub secret_ref: SecretReference,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssl_enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_mode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_pool: Option<String>,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub system: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ScaleIOVolumeSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fs_type: Option<String>,
@@ -2629,6 +3355,32 @@ pub struct ScaleIOVolumeSource {
     pub system: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScopeSelector {
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub match_expressions: Vec<ScopedResourceSelectorRequirement>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScopedResourceSelectorRequirement {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub operator: String,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub scope_name: String,
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub values: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -2728,6 +3480,15 @@ pub struct SecretProjection {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct SecretReference {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SecretVolumeSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_mode: Option<i32>,
@@ -2767,11 +3528,11 @@ pub struct SecurityContext {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_as_user: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub se_linux_options: Option<SELinuxOptions>,
+    pub se_linux_options: Option<Box<SELinuxOptions>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp_profile: Option<SeccompProfile>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub windows_options: Option<WindowsSecurityContextOptions>,
+    pub windows_options: Option<Box<WindowsSecurityContextOptions>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -2992,6 +3753,21 @@ pub struct SleepAction {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct StorageOSPersistentVolumeSource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<Box<ObjectReference>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_namespace: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct StorageOSVolumeSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fs_type: Option<String>,
@@ -3053,6 +3829,26 @@ pub struct Toleration {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct TopologySelectorLabelRequirement {
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub key: String,
+    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    pub values: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopologySelectorTerm {
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub match_label_expressions: Vec<TopologySelectorLabelRequirement>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TopologySpreadConstraint {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_selector: Option<crate::types::meta::v1::LabelSelector>,
@@ -3104,35 +3900,35 @@ pub struct TypedObjectReference {
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub aws_elastic_block_store: Option<AWSElasticBlockStoreVolumeSource>,
+    pub aws_elastic_block_store: Option<Box<AWSElasticBlockStoreVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub azure_disk: Option<AzureDiskVolumeSource>,
+    pub azure_disk: Option<Box<AzureDiskVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub azure_file: Option<AzureFileVolumeSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cephfs: Option<CephFSVolumeSource>,
+    pub cephfs: Option<Box<CephFSVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cinder: Option<CinderVolumeSource>,
+    pub cinder: Option<Box<CinderVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub config_map: Option<ConfigMapVolumeSource>,
+    pub config_map: Option<Box<ConfigMapVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub csi: Option<CSIVolumeSource>,
+    pub csi: Option<Box<CSIVolumeSource>>,
     #[serde(rename = "downwardAPI", skip_serializing_if = "Option::is_none")]
     pub downward_api: Option<DownwardAPIVolumeSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub empty_dir: Option<EmptyDirVolumeSource>,
+    pub empty_dir: Option<Box<EmptyDirVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral: Option<EphemeralVolumeSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fc: Option<FCVolumeSource>,
+    pub fc: Option<Box<FCVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub flex_volume: Option<FlexVolumeSource>,
+    pub flex_volume: Option<Box<FlexVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flocker: Option<FlockerVolumeSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gce_persistent_disk: Option<GCEPersistentDiskVolumeSource>,
+    pub gce_persistent_disk: Option<Box<GCEPersistentDiskVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub git_repo: Option<GitRepoVolumeSource>,
+    pub git_repo: Option<Box<GitRepoVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub glusterfs: Option<GlusterfsVolumeSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -3140,7 +3936,7 @@ pub struct Volume {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageVolumeSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub iscsi: Option<ISCSIVolumeSource>,
+    pub iscsi: Option<Box<ISCSIVolumeSource>>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -3154,17 +3950,17 @@ pub struct Volume {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub projected: Option<ProjectedVolumeSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub quobyte: Option<QuobyteVolumeSource>,
+    pub quobyte: Option<Box<QuobyteVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rbd: Option<RBDVolumeSource>,
+    pub rbd: Option<Box<RBDVolumeSource>>,
     #[serde(rename = "scaleIO", skip_serializing_if = "Option::is_none")]
-    pub scale_io: Option<ScaleIOVolumeSource>,
+    pub scale_io: Option<Box<ScaleIOVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub secret: Option<SecretVolumeSource>,
+    pub secret: Option<Box<SecretVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub storageos: Option<StorageOSVolumeSource>,
+    pub storageos: Option<Box<StorageOSVolumeSource>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vsphere_volume: Option<VsphereVirtualDiskVolumeSource>,
+    pub vsphere_volume: Option<Box<VsphereVirtualDiskVolumeSource>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -3185,6 +3981,19 @@ pub struct VolumeHealthCondition {
     pub reason: String,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub status: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeHealthStatus {
+    #[serde(
+        default,
+        deserialize_with = "crate::types::null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub health_conditions: Vec<VolumeHealthCondition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<crate::types::Time>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -3229,19 +4038,26 @@ pub struct VolumeMountStatus {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct VolumeNodeAffinity {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub required: Option<NodeSelector>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct VolumeProjection {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster_trust_bundle: Option<ClusterTrustBundleProjection>,
+    pub cluster_trust_bundle: Option<Box<ClusterTrustBundleProjection>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapProjection>,
     #[serde(rename = "downwardAPI", skip_serializing_if = "Option::is_none")]
     pub downward_api: Option<DownwardAPIProjection>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod_certificate: Option<PodCertificateProjection>,
+    pub pod_certificate: Option<Box<PodCertificateProjection>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretProjection>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub service_account_token: Option<ServiceAccountTokenProjection>,
+    pub service_account_token: Option<Box<ServiceAccountTokenProjection>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -23,7 +23,7 @@ pub struct Endpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target_ref: Option<crate::types::core::v1::ObjectReference>,
+    pub target_ref: Option<Box<crate::types::core::v1::ObjectReference>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
 }

@@ -219,7 +219,7 @@ pub struct ShardInfo {
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     pub code: Option<i32>,
-    pub details: Option<StatusDetails>,
+    pub details: Option<Box<StatusDetails>>,
     pub message: Option<String>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: ListMeta,

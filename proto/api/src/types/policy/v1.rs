@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Eviction {
-    pub delete_options: Option<crate::types::meta::v1::DeleteOptions>,
+    pub delete_options: Option<Box<crate::types::meta::v1::DeleteOptions>>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: crate::types::meta::v1::ObjectMeta,
 }
