@@ -100,6 +100,48 @@ fn measure(title: &str, nodes: usize, pods: usize, spec: &Value, service: Servic
     );
 }
 
+/// Pods of an app together in a zone, or each on a host of its own.
+fn affinity(nodes: usize, pods: usize) {
+    let term = |topology: &str| {
+        let app = json!({"key": "app", "operator": "Exists"});
+        json!({"topologyKey": topology, "labelSelector": {"matchExpressions": [app]},
+            "matchLabelKeys": ["app"]})
+    };
+    let (zone, host) = ("topology.kubernetes.io/zone", "kubernetes.io/hostname");
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
+    let weighted = json!([{"weight": 10, "podAffinityTerm": term(zone)}]);
+    for (title, kind, when, terms) in [
+        (
+            "pod affinity required",
+            "podAffinity",
+            required,
+            json!([term(zone)]),
+        ),
+        (
+            "pod anti-affinity required",
+            "podAntiAffinity",
+            required,
+            json!([term(host)]),
+        ),
+        (
+            "pod affinity preferred",
+            "podAffinity",
+            preferred,
+            weighted.clone(),
+        ),
+        (
+            "pod anti-affinity preferred",
+            "podAntiAffinity",
+            preferred,
+            weighted,
+        ),
+    ] {
+        let spec = json!({"affinity": {kind: {when: terms}}});
+        measure(title, nodes, pods, &spec, Service::None);
+    }
+}
+
 fn main() {
     let numbers: Vec<usize> = std::env::args()
         .skip(1)
@@ -132,6 +174,7 @@ fn main() {
         &spread("ScheduleAnyway"),
         Service::None,
     );
+    affinity(nodes, pods);
     let huge = json!({"nodeSelector": {"disk": "none"}});
     measure("unschedulable", nodes, pods, &huge, Service::None);
 }

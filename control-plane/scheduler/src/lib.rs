@@ -7,10 +7,12 @@ pub mod cache;
 pub mod decision;
 mod default_spread;
 mod plugins;
+mod pod_affinity_terms;
 pub mod pod_info;
 pub mod queue;
 pub mod resources;
 mod scheduler;
+mod selection;
 mod writes;
 
 use std::sync::Arc;

@@ -7,10 +7,11 @@ use control_plane_client::{Cached, ObjectKey};
 use proto_api::types::core::v1::{
     NodeSelectorTerm, Pod, PodSpec, PreferredSchedulingTerm, Toleration,
 };
-use proto_api::types::meta::v1::LabelSelector;
 use serde_json::json;
 
+use crate::pod_affinity_terms::PodTerms;
 use crate::resources::{Resources, pod_requests, pod_requests_for_comparison};
+use crate::selection::{Selection, nothing};
 
 /// A port on the node itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub struct SpreadConstraint {
     /// Domains below which the emptiest counts as empty.
     pub min_domains: i64,
     /// Whose pods are counted.
-    pub selector: LabelSelector,
+    pub(crate) selection: Selection,
     /// Nodes that the pod's affinity rules out are no domains.
     pub honors_affinity: bool,
     /// Nodes with taints the pod does not tolerate are no domains.
@@ -74,6 +75,8 @@ pub struct PodInfo {
     pub spread_hard: Vec<SpreadConstraint>,
     /// Constraints that should hold.
     pub spread_soft: Vec<SpreadConstraint>,
+    /// Which pods it must or should be near, or apart from.
+    pub(crate) pod_terms: Option<Arc<PodTerms>>,
 }
 
 impl PodInfo {
@@ -82,7 +85,8 @@ impl PodInfo {
     pub fn of(pod: &Arc<Cached<Pod>>) -> Self {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
-        let (spread_hard, spread_soft) = spread(pod, spec);
+        let namespace = &pod.key.namespace;
+        let (spread_hard, spread_soft) = spread(pod, spec, namespace);
         Self {
             key: pod.key.clone(),
             uid: Arc::from(pod.metadata.uid.as_deref().unwrap_or_default()),
@@ -94,6 +98,7 @@ impl PodInfo {
             affinity_hash: affinity_hash(spec),
             spread_hard,
             spread_soft,
+            pod_terms: PodTerms::of(pod, spec, namespace),
         }
     }
 
@@ -190,7 +195,11 @@ fn affinity_hash(spec: &PodSpec) -> Option<u64> {
     Some(hasher.finish())
 }
 
-fn spread(pod: &Pod, spec: &PodSpec) -> (Vec<SpreadConstraint>, Vec<SpreadConstraint>) {
+fn spread(
+    pod: &Pod,
+    spec: &PodSpec,
+    namespace: &Arc<str>,
+) -> (Vec<SpreadConstraint>, Vec<SpreadConstraint>) {
     let (mut hard, mut soft) = (Vec::new(), Vec::new());
     for constraint in &spec.topology_spread_constraints {
         let mut selector = constraint.label_selector.clone().unwrap_or_else(nothing);
@@ -203,7 +212,7 @@ fn spread(pod: &Pod, spec: &PodSpec) -> (Vec<SpreadConstraint>, Vec<SpreadConstr
             topology_key: Arc::from(constraint.topology_key.as_str()),
             max_skew: i64::from(constraint.max_skew),
             min_domains: i64::from(constraint.min_domains.unwrap_or(1)),
-            selector,
+            selection: Selection::within(namespace, selector),
             honors_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
             honors_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
         };
@@ -214,17 +223,4 @@ fn spread(pod: &Pod, spec: &PodSpec) -> (Vec<SpreadConstraint>, Vec<SpreadConstr
         }
     }
     (hard, soft)
-}
-
-/// A constraint without a selector counts no pods.
-fn nothing() -> LabelSelector {
-    let none = proto_api::types::meta::v1::LabelSelectorRequirement {
-        key: "none".to_owned(),
-        operator: "In".to_owned(),
-        values: Vec::new(),
-    };
-    LabelSelector {
-        match_expressions: vec![none],
-        ..LabelSelector::default()
-    }
 }

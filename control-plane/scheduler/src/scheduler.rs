@@ -14,7 +14,7 @@ use control_plane_client::{
     Subscription, events,
 };
 use parking_lot::Mutex;
-use proto_api::types::core::v1::{Node, Pod};
+use proto_api::types::core::v1::{Namespace, Node, Pod};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
@@ -44,6 +44,7 @@ const GATED: &str = "Scheduling is blocked due to non-empty scheduling gates";
 struct Changes {
     pods: BTreeSet<ObjectKey>,
     nodes: BTreeSet<Arc<str>>,
+    namespaces: BTreeSet<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +101,7 @@ pub(crate) struct Scheduler {
     name: String,
     pods: Arc<Informer<Pod>>,
     nodes: Arc<Informer<Node>>,
+    namespaces: Arc<Informer<Namespace>>,
     api: ApiHandle,
     events: EventRecorder,
     clock: Clock,
@@ -110,7 +112,7 @@ pub(crate) struct Scheduler {
     rng: StdRng,
     inbox: Arc<Inbox>,
     writes: JoinSet<Written>,
-    _subscriptions: [Subscription; 2],
+    _subscriptions: [Subscription; 3],
 }
 
 impl Scheduler {
@@ -124,6 +126,8 @@ impl Scheduler {
         let (pods, nodes) = (informers.of::<Pod>(), informers.of::<Node>());
         pods.synced().await;
         nodes.synced().await;
+        let namespaces = informers.of::<Namespace>();
+        namespaces.synced().await;
         let default_spread = DefaultSpread::open(informers).await;
         let inbox = Arc::new(Inbox::default());
         let to = Arc::clone(&inbox);
@@ -131,6 +135,14 @@ impl Scheduler {
             to.changes
                 .lock()
                 .nodes
+                .insert(Arc::clone(&change.object().key.name));
+            to.wake.notify_one();
+        });
+        let to = Arc::clone(&inbox);
+        let on_namespaces = namespaces.subscribe(move |change| {
+            to.changes
+                .lock()
+                .namespaces
                 .insert(Arc::clone(&change.object().key.name));
             to.wake.notify_one();
         });
@@ -143,6 +155,7 @@ impl Scheduler {
             name,
             pods,
             nodes,
+            namespaces,
             api: Arc::clone(informers.api()),
             events,
             clock,
@@ -153,7 +166,7 @@ impl Scheduler {
             rng: StdRng::from_os_rng(),
             inbox,
             writes: JoinSet::new(),
-            _subscriptions: [on_pods, on_nodes],
+            _subscriptions: [on_pods, on_nodes, on_namespaces],
         }
     }
 
@@ -197,18 +210,20 @@ impl Scheduler {
 
     /// Places ready pods; how many it looked at.
     fn place_some(&mut self) -> usize {
-        let mut placed = 0;
-        while placed < BURST && self.writes.len() < WRITES_MAX {
+        let (mut looked_at, mut freed) = (0, Freed::default());
+        while looked_at < BURST && self.writes.len() < WRITES_MAX {
             let Some(attempt) = self.queue.pop(Instant::now()) else {
                 break;
             };
-            self.place(attempt);
-            placed += 1;
+            freed.pods |= self.place(attempt);
+            looked_at += 1;
         }
-        placed
+        self.queue.changed(freed, Instant::now());
+        looked_at
     }
 
-    fn place(&mut self, attempt: Attempt) {
+    /// Whether there is a node for the pod.
+    fn place(&mut self, attempt: Attempt) -> bool {
         let info = &attempt.info;
         let by_default = self.default_spread.selector(info);
         let decided =
@@ -220,6 +235,7 @@ impl Scheduler {
                 let node = Arc::clone(self.cache.nodes().name(id));
                 self.writes
                     .spawn(writes::bind(Arc::clone(&self.api), attempt, node));
+                true
             }
             Err(reason) => {
                 self.queue
@@ -234,6 +250,7 @@ impl Scheduler {
                     message.clone(),
                 );
                 self.explain(Arc::clone(info), "Unschedulable", message);
+                false
             }
         }
     }
@@ -245,55 +262,62 @@ impl Scheduler {
     }
 
     fn take_in_changes(&mut self) {
-        let Changes { pods, nodes } = std::mem::take(&mut *self.inbox.changes.lock());
+        let Changes {
+            pods,
+            nodes,
+            namespaces,
+        } = std::mem::take(&mut *self.inbox.changes.lock());
         let mut freed = Freed::default();
+        for name in namespaces {
+            match self.namespaces.get(&ObjectKey::new("", Arc::clone(&name))) {
+                Some(namespace) => {
+                    let labels = &namespace.metadata.labels;
+                    freed.add(self.cache.put_namespace(&name, labels));
+                }
+                None => self.cache.remove_namespace(&name),
+            }
+        }
         for name in nodes {
             match self.nodes.get(&ObjectKey::new("", Arc::clone(&name))) {
-                Some(node) => {
-                    let by_node = self.cache.put_node(&node);
-                    freed.room |= by_node.room;
-                    freed.labels |= by_node.labels;
-                    freed.taints |= by_node.taints;
-                }
+                Some(node) => freed.add(self.cache.put_node(&node)),
                 None => self.cache.remove_node(&name),
             }
         }
         for key in pods {
-            freed.room |= self.take_in_pod(&key);
+            freed.add(self.take_in_pod(&key));
         }
         self.queue.changed(freed, Instant::now());
     }
 
-    /// Takes in one pod as it is now. Whether it gave room back.
-    fn take_in_pod(&mut self, key: &ObjectKey) -> bool {
+    /// Takes in one pod as it is now. What others may gain by it.
+    fn take_in_pod(&mut self, key: &ObjectKey) -> Freed {
         let Some(pod) = self.pods.get(key) else {
             self.queue.remove(key);
-            return self.cache.remove_pod(key);
+            return Freed::room_if(self.cache.remove_pod(key));
         };
         match state(&pod, &self.name) {
             State::Placed { node, counts } => {
                 self.queue.remove(key);
-                self.cache
-                    .put_pod(&Arc::new(PodInfo::of(&pod)), &node, counts);
-                false
+                let info = Arc::new(PodInfo::of(&pod));
+                return self.cache.put_pod(&info, &node, counts);
             }
             State::Pending => {
                 if !self.cache.is_assumed(key) {
                     self.queue.put(&Arc::new(PodInfo::of(&pod)), Instant::now());
                 }
-                false
             }
             State::Gated => {
                 self.queue.remove(key);
                 self.gated(&pod);
-                false
             }
             State::Ignored => {
                 self.queue.remove(key);
                 // A binding under way decides about the room itself.
-                !self.cache.is_assumed(key) && self.cache.remove_pod(key)
+                let ours = self.cache.is_assumed(key);
+                return Freed::room_if(!ours && self.cache.remove_pod(key));
             }
         }
+        Freed::default()
     }
 
     fn gated(&mut self, pod: &Arc<Cached<Pod>>) {
@@ -330,11 +354,7 @@ impl Scheduler {
                 self.queue.failed(&attempt, Instant::now());
                 // What the informer has learnt meanwhile is right.
                 self.take_in_pod(key);
-                let freed = Freed {
-                    room: true,
-                    ..Freed::default()
-                };
-                self.queue.changed(freed, Instant::now());
+                self.queue.changed(Freed::room_if(true), Instant::now());
             }
         }
         Ok(())

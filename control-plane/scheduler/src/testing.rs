@@ -20,18 +20,29 @@ pub(crate) fn node(name: &str, extra: Value) -> Node {
 }
 
 /// A pod of one container that asks for `cpu`; `spec` is merged into its spec.
-#[expect(clippy::needless_pass_by_value, reason = "test data are literals")]
 pub(crate) fn pod(name: &str, cpu: &str, labels: Value, spec: Value) -> Arc<PodInfo> {
+    pod_in("default", name, cpu, labels, spec)
+}
+
+/// The same in another namespace.
+#[expect(clippy::needless_pass_by_value, reason = "test data are literals")]
+pub(crate) fn pod_in(
+    namespace: &str,
+    name: &str,
+    cpu: &str,
+    labels: Value,
+    spec: Value,
+) -> Arc<PodInfo> {
     let mut whole = json!({
         "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}}],
     });
     merge(&mut whole, spec);
     let value = json!({
-        "metadata": {"name": name, "namespace": "default", "uid": name, "labels": labels},
+        "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": labels},
         "spec": whole,
     });
     let value: Pod = serde_json::from_value(value).expect("pod");
-    let key = ObjectKey::new("default", name);
+    let key = ObjectKey::new(namespace, name);
     Arc::new(PodInfo::of(&Arc::new(Cached {
         key,
         revision: 1,

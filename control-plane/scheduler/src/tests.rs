@@ -167,3 +167,53 @@ async fn every_pod_is_bound_in_the_end_although_calls_fail() {
     );
     rig.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_waits_for_the_pods_that_it_must_be_near() {
+    let api = FakeApi::new();
+    for (name, zone) in [("a", "east"), ("b", "west")] {
+        api.seed(
+            resources::NODES,
+            json!({"apiVersion": "v1", "kind": "Node",
+                "metadata": {"name": name, "labels": {"zone": zone}},
+                "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}}}),
+        );
+    }
+    let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "db"}},
+        "namespaceSelector": {"matchLabels": {"team": "data"}}});
+    api.seed(
+        resources::PODS,
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "default", "name": "near"},
+            "spec": {"schedulerName": DEFAULT_NAME, "containers": [{"name": "c"}],
+                "affinity": {"podAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [term]}}}}),
+    );
+    let rig = Rig::start(api.clone());
+    rig.api
+        .wait_until(|api| {
+            let words = "0/2 nodes are available: 2 node(s) didn't match pod affinity rules.";
+            pods(api)[0]["status"]["conditions"][0]["message"] == words
+        })
+        .await;
+    // What it waits for comes to a node, and only then its namespace is one that is meant.
+    api.seed(
+        resources::PODS,
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "shop", "name": "db", "labels": {"app": "db"}},
+            "spec": {"schedulerName": DEFAULT_NAME, "containers": [{"name": "c"}],
+                "nodeSelector": {"zone": "west"}}}),
+    );
+    api.seed(
+        resources::NAMESPACES,
+        json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "shop", "labels": {"team": "data"}}}),
+    );
+    rig.api
+        .wait_until(|api| pods(api).iter().all(is_bound))
+        .await;
+    for pod in pods(&rig.api) {
+        assert_eq!(pod["spec"]["nodeName"], "b", "{pod}");
+    }
+    rig.end().await;
+}

@@ -1,77 +1,99 @@
-//! Pods counted by node for each selector that spreading asks about, kept up to date pod by pod.
+//! Pods counted for each selection that spreading and pod affinity ask about, kept up to date pod by pod.
 //!
-//! A group is a namespace and a selector. It is counted once, when first asked for, and then follows every
-//! pod that comes or goes. A pod finds its groups by its labels, not by trying every selector.
+//! A group is the pods that all of a few selections mean. It is counted once, when first asked for, and
+//! then follows every pod that comes or goes. A pod finds its groups by its labels, not by trying every
+//! selector.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use control_plane_client::selector;
-use proto_api::types::meta::v1::LabelSelector;
-
+use super::counts::Counts;
 use super::nodes::NodeId;
+use super::topology::Topologies;
 use crate::pod_info::PodInfo;
+use crate::selection::{Anchor, Namespaces, Selection, anchors_of};
 
 /// Groups kept at most; the longest unused is dropped and counted anew when asked for again.
 pub(crate) const GROUPS_MAX: usize = 4096;
 
-/// Pods of a group by node row.
-pub(crate) type GroupCounts = HashMap<NodeId, i64>;
+/// The identity of a group.
+pub(crate) type GroupKey = u64;
 
-type GroupKey = u64;
-type Anchor = u64;
+/// Whether pods that are being deleted count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Leaving {
+    Count,
+    DoNotCount,
+}
 
 #[derive(Debug)]
 struct Group {
-    namespace: Arc<str>,
-    selector: LabelSelector,
-    anchor: Anchor,
-    counts: GroupCounts,
+    selections: Vec<Selection>,
+    leaving: Leaving,
+    counts: Counts,
     used: u64,
 }
 
 impl Group {
-    fn has(&self, info: &PodInfo) -> bool {
-        self.namespace == info.key.namespace
-            && selector::matches(&self.selector, &info.pod.metadata.labels)
+    fn has(&self, info: &PodInfo, namespaces: &Namespaces) -> bool {
+        self.selections
+            .iter()
+            .all(|selection| selection.has(info, namespaces))
     }
+
+    fn anchors(&self) -> Vec<Anchor> {
+        self.selections
+            .first()
+            .map(Selection::anchors)
+            .unwrap_or_default()
+    }
+}
+
+/// A pod and whether it is being deleted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted<'a> {
+    pub(crate) info: &'a PodInfo,
+    pub(crate) leaving: bool,
 }
 
 /// All groups.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     groups: HashMap<GroupKey, Group>,
-    /// Groups by a label that every pod of theirs carries; groups without an equality under their
-    /// namespace alone.
     by_anchor: HashMap<Anchor, Vec<GroupKey>>,
     clock: u64,
 }
 
-fn hash(parts: impl Hash) -> u64 {
+/// The identity of the group of the pods that all `selections` mean.
+pub(crate) fn group_key<'a>(
+    selections: impl IntoIterator<Item = &'a Selection>,
+    leaving: Leaving,
+) -> GroupKey {
     let mut hasher = DefaultHasher::new();
-    parts.hash(&mut hasher);
+    leaving.hash(&mut hasher);
+    for selection in selections {
+        selection.identity().hash(&mut hasher);
+    }
     hasher.finish()
-}
-
-/// The identity of a group.
-pub(crate) fn group_key(namespace: &str, selector: &LabelSelector) -> GroupKey {
-    let expressions: Vec<_> = selector
-        .match_expressions
-        .iter()
-        .map(|e| (&e.key, &e.operator, &e.values))
-        .collect();
-    hash((namespace, &selector.match_labels, expressions))
-}
-
-fn anchor(namespace: &str, label: Option<(&String, &String)>) -> Anchor {
-    hash((namespace, label))
 }
 
 impl Groups {
     /// The counts of a group that is known.
-    pub(crate) fn get(&self, key: GroupKey) -> Option<&GroupCounts> {
+    pub(crate) fn get(&self, key: GroupKey) -> Option<&Counts> {
         self.groups.get(&key).map(|group| &group.counts)
+    }
+
+    /// Makes sure that a known group has sums over the domains of a topology.
+    pub(crate) fn ensure_sums(
+        &mut self,
+        key: GroupKey,
+        topology: &Arc<str>,
+        topologies: &Topologies,
+    ) {
+        if let Some(group) = self.groups.get_mut(&key) {
+            group.counts.ensure(topology, topologies);
+        }
     }
 
     /// Marks a group as used; false when it must be counted first.
@@ -84,63 +106,81 @@ impl Groups {
             .is_some()
     }
 
-    /// Adds a group with its counts so far.
+    /// Adds a group with the nodes of its pods so far.
     pub(crate) fn insert(
         &mut self,
         key: GroupKey,
-        namespace: &Arc<str>,
-        selector: LabelSelector,
+        selections: Vec<Selection>,
+        leaving: Leaving,
         nodes: &[NodeId],
     ) {
         if self.groups.len() >= GROUPS_MAX {
             self.drop_oldest();
         }
-        let mut counts = GroupCounts::new();
+        let mut counts = Counts::default();
         for node in nodes {
-            *counts.entry(*node).or_insert(0) += 1;
+            counts.add(*node, 1, &Topologies::default());
         }
-        let anchor = anchor(namespace, selector.match_labels.iter().next());
-        self.by_anchor.entry(anchor).or_default().push(key);
         self.clock += 1;
         let group = Group {
-            namespace: Arc::clone(namespace),
-            selector,
-            anchor,
+            selections,
+            leaving,
             counts,
             used: self.clock,
         };
+        for anchor in group.anchors() {
+            self.by_anchor.entry(anchor).or_default().push(key);
+        }
         self.groups.insert(key, group);
     }
 
-    pub(super) fn account(&mut self, info: &PodInfo, node: NodeId, sign: i64) {
+    pub(super) fn account(
+        &mut self,
+        pod: Counted<'_>,
+        node: NodeId,
+        sign: i64,
+        namespaces: &Namespaces,
+        topologies: &Topologies,
+    ) {
         if self.groups.is_empty() {
             return;
         }
-        let namespace = &info.key.namespace;
-        let labels = info.pod.metadata.labels.iter().map(Some).chain([None]);
-        for label in labels {
-            let Some(keys) = self.by_anchor.get(&anchor(namespace, label)) else {
-                continue;
-            };
-            for key in keys {
+        for anchor in anchors_of(pod.info) {
+            for key in self.by_anchor.get(&anchor).into_iter().flatten() {
                 let Some(group) = self.groups.get_mut(key) else {
                     continue;
                 };
-                if !group.has(info) {
-                    continue;
-                }
-                let count = group.counts.entry(node).or_insert(0);
-                *count += sign;
-                if *count <= 0 {
-                    group.counts.remove(&node);
+                let counts = !pod.leaving || group.leaving == Leaving::Count;
+                if counts && group.has(pod.info, namespaces) {
+                    group.counts.add(node, sign, topologies);
                 }
             }
         }
     }
 
-    pub(super) fn clear_node(&mut self, node: NodeId) {
+    pub(super) fn remove_node(&mut self, node: NodeId) {
         for group in self.groups.values_mut() {
-            group.counts.remove(&node);
+            group.counts.remove_node(node);
+        }
+    }
+
+    pub(super) fn relabeled(&mut self, node: NodeId) {
+        for group in self.groups.values_mut() {
+            group.counts.relabeled(node);
+        }
+    }
+
+    /// Labels of a namespace have changed: groups that depend on them are counted anew.
+    pub(super) fn namespaces_changed(&mut self) {
+        let follows = |group: &Group| group.selections.iter().any(Selection::follows_namespaces);
+        let outdated: Vec<GroupKey> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| follows(group))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in outdated {
+            self.remove(key);
         }
     }
 
@@ -150,13 +190,21 @@ impl Groups {
             .iter()
             .min_by_key(|(_, group)| group.used)
             .map(|(key, _)| *key);
-        let Some(group) = oldest.and_then(|key| self.groups.remove(&key)) else {
+        if let Some(key) = oldest {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: GroupKey) {
+        let Some(group) = self.groups.remove(&key) else {
             return;
         };
-        if let (Some(keys), Some(oldest)) = (self.by_anchor.get_mut(&group.anchor), oldest) {
-            keys.retain(|key| *key != oldest);
-            if keys.is_empty() {
-                self.by_anchor.remove(&group.anchor);
+        for anchor in group.anchors() {
+            if let Some(keys) = self.by_anchor.get_mut(&anchor) {
+                keys.retain(|other| *other != key);
+                if keys.is_empty() {
+                    self.by_anchor.remove(&anchor);
+                }
             }
         }
     }

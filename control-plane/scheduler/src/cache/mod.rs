@@ -4,20 +4,29 @@
 //! decision reads a few flat arrays; pods and counts are changed one at a time, never recomputed. An
 //! *assumed* pod has been placed by us and not confirmed by the API yet; it weighs like any other.
 
+mod carried;
+mod counts;
 mod groups;
 mod nodes;
 mod topology;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use control_plane_client::ObjectKey;
 use proto_api::types::core::v1::Node;
 
-pub(crate) use self::groups::{GroupCounts, Groups, group_key};
+pub(crate) use self::carried::CarriedTerms;
+pub(crate) use self::counts::{Counts, Sums};
+use self::groups::Counted;
+pub(crate) use self::groups::{GroupKey, Groups, Leaving, group_key};
 pub use self::nodes::{NodeId, NodeTable};
 pub(crate) use self::topology::{Topologies, Topology};
 use crate::pod_info::PodInfo;
+use crate::selection::{Namespaces, Selection};
+
+/// How strongly a pod draws those that it must be near to, against the weights of preferences.
+const REQUIRED_WEIGHT: i64 = 1;
 
 /// Whether the API has confirmed a pod's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +40,7 @@ struct PlacedPod {
     info: Arc<PodInfo>,
     node: Arc<str>,
     state: Placed,
-    /// Pods that are being deleted take room but no longer count for spreading.
+    /// Pods that are being deleted take room and keep others apart, but no longer count for spreading.
     counts: bool,
 }
 
@@ -44,6 +53,31 @@ pub struct Freed {
     pub labels: bool,
     /// Taints of a node, or its being schedulable.
     pub taints: bool,
+    /// A pod has come to a node, or a pod or a namespace has other labels: others may be near it.
+    pub pods: bool,
+}
+
+impl Freed {
+    pub(crate) fn room_if(room: bool) -> Self {
+        Self {
+            room,
+            ..Self::default()
+        }
+    }
+
+    /// Takes over what `other` freed.
+    pub(crate) fn add(&mut self, other: Self) {
+        let Self {
+            room,
+            labels,
+            taints,
+            pods,
+        } = other;
+        self.room |= room;
+        self.labels |= labels;
+        self.taints |= taints;
+        self.pods |= pods;
+    }
 }
 
 /// Nodes and the pods on them.
@@ -52,6 +86,11 @@ pub struct Cache {
     pub(crate) nodes: NodeTable,
     pub(crate) topologies: Topologies,
     pub(crate) groups: Groups,
+    pub(crate) namespaces: Namespaces,
+    /// Pods that placed pods must be apart from, by the number of those.
+    pub(crate) apart: CarriedTerms,
+    /// Pods that placed pods draw or push away, by weight.
+    pub(crate) drawn: CarriedTerms,
     pods: HashMap<ObjectKey, PlacedPod>,
     /// Pods whose node is not known yet, by node: they are counted when it appears.
     strays: HashMap<Arc<str>, Vec<ObjectKey>>,
@@ -76,21 +115,57 @@ impl Cache {
         self.pods.len()
     }
 
-    /// The pods that have a place and that `selects` chooses, with the row of their node.
-    pub(crate) fn counted_pods<'a>(
-        &'a self,
-        selects: impl Fn(&PodInfo) -> bool + 'a,
-    ) -> impl Iterator<Item = NodeId> + 'a {
-        self.pods
+    /// Makes sure that the pods which all `selections` mean are counted.
+    pub(crate) fn ensure_group(&mut self, selections: &[&Selection], leaving: Leaving) -> GroupKey {
+        let key = group_key(selections.iter().copied(), leaving);
+        if self.groups.touch(key) {
+            return key;
+        }
+        let means = |placed: &&PlacedPod| {
+            (placed.counts || leaving == Leaving::Count)
+                && selections
+                    .iter()
+                    .all(|selection| selection.has(&placed.info, &self.namespaces))
+        };
+        let nodes: Vec<NodeId> = self
+            .pods
             .values()
-            .filter(move |placed| placed.counts && selects(&placed.info))
+            .filter(means)
             .filter_map(|placed| self.nodes.id(&placed.node))
+            .collect();
+        let selections = selections.iter().copied().cloned().collect();
+        self.groups.insert(key, selections, leaving, &nodes);
+        key
+    }
+
+    /// Takes a namespace's labels in. What pods that wait may gain by it.
+    pub fn put_namespace(&mut self, name: &Arc<str>, labels: &BTreeMap<String, String>) -> Freed {
+        let changed = self.namespaces.put(name, labels);
+        if changed {
+            self.groups.namespaces_changed();
+        }
+        Freed {
+            pods: changed,
+            ..Freed::default()
+        }
+    }
+
+    /// Forgets a namespace.
+    pub fn remove_namespace(&mut self, name: &str) {
+        if self.namespaces.remove(name) {
+            self.groups.namespaces_changed();
+        }
     }
 
     /// Takes a node in, or its new state. Says what pods that wait may gain by it.
     pub fn put_node(&mut self, node: &Node) -> Freed {
         let (id, freed) = self.nodes.put(node);
-        self.topologies.put(id, self.nodes.labels(id));
+        if freed.labels {
+            self.topologies.put(id, self.nodes.labels(id));
+            self.groups.relabeled(id);
+            self.apart.relabeled(id);
+            self.drawn.relabeled(id);
+        }
         let name = Arc::clone(self.nodes.name(id));
         for key in self.strays.remove(&name).unwrap_or_default() {
             if let Some(placed) = self.pods.get(&key) {
@@ -112,7 +187,9 @@ impl Cache {
             .filter(|(_, placed)| &*placed.node == name)
             .map(|(key, _)| key.clone())
             .collect();
-        self.groups.clear_node(id);
+        self.groups.remove_node(id);
+        self.apart.remove_node(id);
+        self.drawn.remove_node(id);
         self.topologies.remove(id);
         self.nodes.remove(id);
         if !here.is_empty() {
@@ -145,8 +222,9 @@ impl Cache {
             .is_some_and(|placed| placed.state == Placed::Assumed)
     }
 
-    /// A pod is on a node, says the API. `counts`: it is not being deleted.
-    pub fn put_pod(&mut self, info: &Arc<PodInfo>, node: &Arc<str>, counts: bool) {
+    /// A pod is on a node, says the API. `counts`: it is not being deleted. Says what pods that wait
+    /// may gain by it.
+    pub fn put_pod(&mut self, info: &Arc<PodInfo>, node: &Arc<str>, counts: bool) -> Freed {
         if let Some(placed) = self.pods.get_mut(&info.key)
             && placed.node == *node
             && placed.info.uid == info.uid
@@ -156,9 +234,13 @@ impl Cache {
         {
             placed.state = Placed::Confirmed;
             placed.info = Arc::clone(info);
-            return;
+            return Freed::default();
         }
         self.place(info, node, Placed::Confirmed, counts);
+        Freed {
+            pods: true,
+            ..Freed::default()
+        }
     }
 
     /// A pod is gone, or has ended. Whether it had a place.
@@ -201,8 +283,28 @@ impl Cache {
 
     fn account(&mut self, info: &PodInfo, node: NodeId, sign: i64, counts: bool) {
         self.nodes.account(node, info, sign);
-        if counts {
-            self.groups.account(info, node, sign);
+        let pod = Counted {
+            info,
+            leaving: !counts,
+        };
+        self.groups
+            .account(pod, node, sign, &self.namespaces, &self.topologies);
+        let Some(terms) = &info.pod_terms else {
+            return;
+        };
+        for key in terms.topology_keys() {
+            self.topologies.ensure(key, &self.nodes);
+        }
+        let topologies = &self.topologies;
+        for term in &terms.required_anti {
+            self.apart.add(term, node, sign, topologies);
+        }
+        for term in &terms.required {
+            self.drawn
+                .add(term, node, sign * REQUIRED_WEIGHT, topologies);
+        }
+        for (term, weight) in &terms.preferred {
+            self.drawn.add(term, node, sign * weight, topologies);
         }
     }
 }

@@ -139,6 +139,7 @@ impl NodeTable {
             room: fresh || allocatable != self.allocatable[row],
             labels: fresh || *self.labels[row] != node.metadata.labels,
             taints: fresh || taints != self.taints[row] || unschedulable != self.unschedulable[row],
+            pods: false,
         };
         if freed.labels {
             self.labels[row] = Arc::new(node.metadata.labels.clone());

@@ -55,10 +55,18 @@ struct Model {
     pods: BTreeMap<u8, (u8, u8, bool, bool)>,
 }
 
+/// Pods on a node that the first spreading constraint of `asking` counts; `None` when nobody counts them.
+fn counted(cache: &Cache, asking: &PodInfo, node: NodeId) -> Option<i64> {
+    let key = group_key([&asking.spread_hard[0].selection], Leaving::DoNotCount);
+    let counts = cache.groups.get(key)?;
+    let here = counts.iter().find(|(other, _)| *other == node);
+    Some(here.map_or(0, |(_, pods)| pods))
+}
+
 fn check(cache: &mut Cache, model: &Model) {
     for number in 0..3 {
         let asking = info(number, 1);
-        spread::ensure(cache, &asking, &asking.spread_hard);
+        spread::ensure(cache, &asking.spread_hard);
     }
     assert_eq!(cache.nodes.len(), model.nodes.len());
     for number in &model.nodes {
@@ -95,14 +103,7 @@ fn check(cache: &mut Cache, model: &Model) {
         }
         for group in 0..3 {
             let asking = info(group, 1);
-            let key = group_key("default", &asking.spread_hard[0].selector);
-            let counted = cache
-                .groups
-                .get(key)
-                .expect("ensured")
-                .get(&id)
-                .copied()
-                .unwrap_or(0);
+            let counted = counted(cache, &asking, id).unwrap_or(0);
             let expected = here
                 .iter()
                 .filter(|(pod, (.., counts))| *pod % 3 == group && *counts)
@@ -168,20 +169,20 @@ fn groups_are_bounded_and_counted_anew_when_asked_for_again() {
     cache.put_pod(&first, &"n".into(), true);
     let id = cache.nodes.id("n").expect("known");
     let ask = |cache: &mut Cache, app: &str| {
-        let mut asking = PodInfo::clone(&info(0, 1));
-        asking.spread_hard[0]
-            .selector
-            .match_labels
-            .insert("app".to_owned(), app.to_owned());
-        spread::ensure(cache, &asking, &asking.spread_hard);
-        let key = group_key("default", &asking.spread_hard[0].selector);
-        cache.groups.get(key).expect("ensured").get(&id).copied()
+        let labels = json!({"app": app});
+        let constraint = json!([{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": labels},
+        }]);
+        let spec = json!({"topologySpreadConstraints": constraint});
+        let asking = pod("asking", "1", labels, spec);
+        spread::ensure(cache, &asking.spread_hard);
+        counted(cache, &asking, id)
     };
     assert_eq!(ask(&mut cache, "a0"), Some(1));
     for number in 0..=groups::GROUPS_MAX {
         ask(&mut cache, &format!("other-{number}"));
     }
-    let forgotten = group_key("default", &first.spread_hard[0].selector);
-    assert!(cache.groups.get(forgotten).is_none());
+    assert_eq!(counted(&cache, &first, id), None);
     assert_eq!(ask(&mut cache, "a0"), Some(1));
 }

@@ -12,6 +12,7 @@ use crate::cache::{Cache, NodeId};
 use crate::plugins::affinity::{self, Affinity, AffinityMemory};
 use crate::plugins::fit::Fit;
 use crate::plugins::node_name::NodeName;
+use crate::plugins::pod_affinity::{self, Concerned, PodAffinity};
 use crate::plugins::ports::Ports;
 use crate::plugins::spread::{self, HardSpread};
 use crate::plugins::taints::Taints;
@@ -24,6 +25,7 @@ const SAMPLE_MIN: usize = 100;
 const WEIGHT_TAINTS: i64 = 3;
 const WEIGHT_AFFINITY: i64 = 2;
 const WEIGHT_SPREAD: i64 = 2;
+const WEIGHT_POD_AFFINITY: i64 = 2;
 
 /// Why no node will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +75,12 @@ impl Decider {
     ) -> Result<NodeId, Unschedulable> {
         let own = !info.spread_hard.is_empty() || !info.spread_soft.is_empty();
         let soft: Vec<SpreadConstraint> = match by_default {
-            Some(selector) if !own => spread::defaults(selector),
+            Some(selector) if !own => spread::defaults(&info.key.namespace, selector),
             Some(_) | None => info.spread_soft.clone(),
         };
-        spread::ensure(cache, info, &info.spread_hard);
-        spread::ensure(cache, info, &soft);
+        spread::ensure(cache, &info.spread_hard);
+        spread::ensure(cache, &soft);
+        let concerned = Concerned::ensure(cache, info);
 
         let affinity = self
             .affinity
@@ -85,7 +88,7 @@ impl Decider {
             .map(Affinity::new);
         let cache = &*cache;
         let taints = Taints::new(&cache.nodes, info.tolerations());
-        let feasible = self.feasible(cache, info, affinity.as_ref(), &taints)?;
+        let feasible = self.feasible(cache, info, affinity.as_ref(), &taints, &concerned)?;
         if let [only] = feasible[..] {
             return Ok(only);
         }
@@ -95,6 +98,7 @@ impl Decider {
             affinity.as_ref(),
             &taints,
             (&soft, own),
+            &concerned,
             &feasible,
         );
         Ok(best(&feasible, &scores, rng))
@@ -107,6 +111,7 @@ impl Decider {
         info: &PodInfo,
         affinity: Option<&Affinity>,
         taints: &Taints<'_>,
+        concerned: &Concerned,
     ) -> Result<Vec<NodeId>, Unschedulable> {
         let nodes = &cache.nodes;
         if nodes.is_empty() {
@@ -121,6 +126,7 @@ impl Decider {
         let ports = Ports::new(nodes, &info.host_ports);
         let fit = Fit::new(nodes, &info.requests);
         let hard = HardSpread::new(cache, info, affinity, taints);
+        let pods = PodAffinity::new(cache, info, concerned);
         let filters: Vec<&dyn Filter> = [
             cordon.as_ref().map(as_filter),
             named.as_ref().map(as_filter),
@@ -129,6 +135,7 @@ impl Decider {
             ports.as_ref().map(as_filter),
             Some(&fit as &dyn Filter),
             hard.as_ref().map(as_filter),
+            pods.as_ref().map(as_filter),
         ]
         .into_iter()
         .flatten()
@@ -201,6 +208,7 @@ fn scores(
     affinity: Option<&Affinity>,
     taints: &Taints<'_>,
     (soft, own): (&[SpreadConstraint], bool),
+    concerned: &Concerned,
     feasible: &[NodeId],
 ) -> Vec<i64> {
     let nodes = &cache.nodes;
@@ -215,8 +223,12 @@ fn scores(
         (taints.scores(feasible), WEIGHT_TAINTS),
         (affinity::scores(nodes, info, feasible), WEIGHT_AFFINITY),
         (
-            spread::scores(cache, info, soft, own, affinity, feasible),
+            spread::scores(cache, soft, own, affinity, feasible),
             WEIGHT_SPREAD,
+        ),
+        (
+            pod_affinity::scores(cache, info, concerned, feasible),
+            WEIGHT_POD_AFFINITY,
         ),
     ];
     for (scores, weight) in weighted {

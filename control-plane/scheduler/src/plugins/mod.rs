@@ -8,6 +8,7 @@ pub(crate) mod affinity;
 pub(crate) mod allocation;
 pub(crate) mod fit;
 pub(crate) mod node_name;
+pub(crate) mod pod_affinity;
 pub(crate) mod ports;
 pub(crate) mod spread;
 pub(crate) mod taints;
@@ -37,6 +38,7 @@ pub(crate) enum Plugin {
     NodeUnschedulable,
     NodePorts,
     PodTopologySpread,
+    InterPodAffinity,
 }
 
 impl PluginSet {
@@ -53,6 +55,7 @@ impl PluginSet {
             Plugin::NodeUnschedulable => 4,
             Plugin::NodePorts => 5,
             Plugin::PodTopologySpread => 6,
+            Plugin::InterPodAffinity => 7,
         }
     }
 
@@ -66,18 +69,22 @@ impl PluginSet {
     pub fn is_helped_by(self, freed: Freed) -> bool {
         let by_room = self.has(Plugin::NodeResourcesFit)
             || self.has(Plugin::NodePorts)
-            || self.has(Plugin::PodTopologySpread);
+            || self.has(Plugin::PodTopologySpread)
+            || self.has(Plugin::InterPodAffinity);
         let by_labels = self.has(Plugin::NodeAffinity)
             || self.has(Plugin::PodTopologySpread)
+            || self.has(Plugin::InterPodAffinity)
             || self.has(Plugin::NodeName);
         let by_taints = self.has(Plugin::TaintToleration)
             || self.has(Plugin::NodeUnschedulable)
             || self.has(Plugin::PodTopologySpread);
+        let by_pods = self.has(Plugin::PodTopologySpread) || self.has(Plugin::InterPodAffinity);
         let anything = freed.room || freed.labels || freed.taints;
         (self.0 == 0 && anything)
             || (freed.room && by_room)
             || (freed.labels && by_labels)
             || (freed.taints && by_taints)
+            || (freed.pods && by_pods)
     }
 }
 
@@ -93,6 +100,9 @@ pub(crate) enum Reason {
     Ports,
     Spread,
     SpreadLabel,
+    PodAffinity,
+    PodAntiAffinity,
+    AntiAffinityOfOthers,
 }
 
 impl fmt::Display for Reason {
@@ -113,6 +123,11 @@ impl fmt::Display for Reason {
             Self::SpreadLabel => f.write_str(
                 "node(s) didn't match pod topology spread constraints (missing required label)",
             ),
+            Self::PodAffinity => f.write_str("node(s) didn't match pod affinity rules"),
+            Self::PodAntiAffinity => f.write_str("node(s) didn't match pod anti-affinity rules"),
+            Self::AntiAffinityOfOthers => {
+                f.write_str("node(s) didn't satisfy existing pods anti-affinity rules")
+            }
         }
     }
 }

@@ -2,28 +2,28 @@
 
 use std::sync::{Arc, LazyLock};
 
-use control_plane_client::selector;
 use proto_api::types::meta::v1::LabelSelector;
 
 use super::affinity::Affinity;
 use super::taints::Taints;
 use super::{Filter, Plugin, Reason, Reasons, SCORE_MAX};
-use crate::cache::{Cache, GroupCounts, NodeId, Topology, group_key};
+use crate::cache::{Cache, Counts, Leaving, NodeId, Topology, group_key};
 use crate::pod_info::{PodInfo, SpreadConstraint};
+use crate::selection::Selection;
 
 static HOSTNAME: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("kubernetes.io/hostname"));
 static ZONE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("topology.kubernetes.io/zone"));
 
 /// The spreading of pods that say nothing about it: over hosts and zones, among the pods that
 /// `selector` (of their Services and their owner) selects.
-pub(crate) fn defaults(selector: &LabelSelector) -> Vec<SpreadConstraint> {
+pub(crate) fn defaults(namespace: &Arc<str>, selector: &LabelSelector) -> Vec<SpreadConstraint> {
     [(&*HOSTNAME, 3), (&*ZONE, 5)]
         .into_iter()
         .map(|(key, max_skew)| SpreadConstraint {
             topology_key: Arc::clone(key),
             max_skew,
             min_domains: 1,
-            selector: selector.clone(),
+            selection: Selection::within(namespace, selector.clone()),
             honors_affinity: true,
             honors_taints: false,
         })
@@ -31,48 +31,30 @@ pub(crate) fn defaults(selector: &LabelSelector) -> Vec<SpreadConstraint> {
 }
 
 /// Makes sure that everything a constraint asks about is counted.
-pub(crate) fn ensure(cache: &mut Cache, info: &PodInfo, constraints: &[SpreadConstraint]) {
+pub(crate) fn ensure(cache: &mut Cache, constraints: &[SpreadConstraint]) {
     for constraint in constraints {
         cache
             .topologies
             .ensure(&constraint.topology_key, &cache.nodes);
-        let namespace = &info.key.namespace;
-        let key = group_key(namespace, &constraint.selector);
-        if !cache.groups.touch(key) {
-            let wanted = &constraint.selector;
-            let nodes: Vec<NodeId> = cache
-                .counted_pods(|other| {
-                    other.key.namespace == *namespace
-                        && selector::matches(wanted, &other.pod.metadata.labels)
-                })
-                .collect();
-            cache.groups.insert(key, namespace, wanted.clone(), &nodes);
-        }
+        cache.ensure_group(&[&constraint.selection], Leaving::DoNotCount);
     }
 }
 
 fn parts<'a>(
     cache: &'a Cache,
-    info: &PodInfo,
     constraint: &SpreadConstraint,
-) -> Option<(&'a Topology, &'a GroupCounts)> {
+) -> Option<(&'a Topology, &'a Counts)> {
     let topology = cache.topologies.get(&constraint.topology_key)?;
-    let counts = cache
-        .groups
-        .get(group_key(&info.key.namespace, &constraint.selector))?;
-    Some((topology, counts))
+    let group = group_key([&constraint.selection], Leaving::DoNotCount);
+    Some((topology, cache.groups.get(group)?))
 }
 
 /// Pods by domain, on the nodes that `is_domain` counts.
-fn by_domain(
-    topology: &Topology,
-    counts: &GroupCounts,
-    is_domain: impl Fn(NodeId) -> bool,
-) -> Vec<i64> {
+fn by_domain(topology: &Topology, counts: &Counts, is_domain: impl Fn(NodeId) -> bool) -> Vec<i64> {
     let mut pods = vec![0; topology.len()];
-    for (node, count) in counts {
-        if let Some(domain) = topology.domain(*node)
-            && is_domain(*node)
+    for (node, count) in counts.iter() {
+        if let Some(domain) = topology.domain(node)
+            && is_domain(node)
         {
             pods[domain.index()] += count;
         }
@@ -115,7 +97,7 @@ impl<'a> HardSpread<'a> {
             .spread_hard
             .iter()
             .filter_map(|constraint| {
-                let (topology, counts) = parts(cache, info, constraint)?;
+                let (topology, counts) = parts(cache, constraint)?;
                 let is_domain = |node: NodeId| {
                     has_labels(node)
                         && (!constraint.honors_affinity
@@ -137,7 +119,7 @@ impl<'a> HardSpread<'a> {
                     .map(|(n, _)| *n)
                     .min();
                 let enough = i64::try_from(domains).unwrap_or(i64::MAX) >= constraint.min_domains;
-                let own = selector::matches(&constraint.selector, &info.pod.metadata.labels);
+                let own = constraint.selection.has(info, &cache.namespaces);
                 Some(Hard {
                     topology,
                     pods,
@@ -175,7 +157,6 @@ impl Filter for HardSpread<'_> {
 /// constraint gets nothing (not so for the defaults). `None` when all are equal.
 pub(crate) fn scores(
     cache: &Cache,
-    info: &PodInfo,
     constraints: &[SpreadConstraint],
     every_label: bool,
     affinity: Option<&Affinity>,
@@ -187,7 +168,7 @@ pub(crate) fn scores(
     let mut raw = vec![0.0_f64; among.len()];
     let mut left_out = vec![false; among.len()];
     for constraint in constraints {
-        let (topology, counts) = parts(cache, info, constraint)?;
+        let (topology, counts) = parts(cache, constraint)?;
         let counted = |node: NodeId| {
             !constraint.honors_affinity
                 || affinity.is_none_or(|a| a.admits(node, &mut Reasons::new()))

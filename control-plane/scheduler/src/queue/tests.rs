@@ -24,11 +24,13 @@ const ROOM: Freed = Freed {
     room: true,
     labels: false,
     taints: false,
+    pods: false,
 };
 const LABELS: Freed = Freed {
     room: false,
     labels: true,
     taints: false,
+    pods: false,
 };
 
 fn s(seconds: u64) -> Duration {
