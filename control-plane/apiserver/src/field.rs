@@ -123,6 +123,13 @@ impl FieldError {
         Self::new(path, Problem::NotFound(value.into().to_string()), "")
     }
 
+    /// The same error, with a sentence that explains it.
+    #[must_use]
+    pub fn because(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
     /// The machine-readable reason of the cause.
     #[must_use]
     pub fn reason(&self) -> &'static str {

@@ -188,6 +188,8 @@ pub struct SpecPeek<'a> {
     pub cluster_ip: Scalar<'a>,
     #[serde(borrow, rename = "type")]
     pub kind_type: Scalar<'a>,
+    #[serde(borrow)]
+    pub signer_name: Scalar<'a>,
 }
 
 /// Selectable fields of `status`.

@@ -3,23 +3,37 @@
 //! Owns: the one table of kinds, and the place of those that are made at run time. Must not know: HTTP, storage. Handlers, discovery, cache and
 //! tables read it; nothing else in the server names a kind.
 
+mod admission_policy;
+mod admission_rules;
+mod certificate_request;
 mod config_map;
+mod controller_revision;
+mod daemon_set;
 mod endpoint_slice;
 mod endpoints;
 mod event;
 mod intern;
 mod kinds;
 mod lease;
+mod limit_range;
 mod namespace;
 mod node;
 pub(crate) mod pod;
+mod pod_template;
+mod replication_controller;
+mod resource_quota;
 mod row;
 mod secret;
 mod selectable;
 pub(crate) mod service;
 mod service_account;
+mod stateful_set;
 mod strategy;
+mod trust_bundle;
 mod version;
+mod volume;
+mod volume_claim;
+mod webhook_configuration;
 mod workload;
 
 use std::ops::Deref;
@@ -35,7 +49,7 @@ pub(crate) use self::intern::intern;
 pub use self::selectable::{FieldReader, Selectable};
 pub use self::strategy::{Graceful, NameRule, Prepare, Strategy};
 pub(crate) use self::version::by_preference;
-pub(crate) use self::workload::selector_text;
+pub(crate) use self::workload::scale_selector;
 
 /// Where objects of a kind live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +81,8 @@ pub enum Subresource {
     Token,
     /// Removes a namespace's own finalizers.
     Finalize,
+    /// Approves or denies a certificate request.
+    Approval,
 }
 
 impl Subresource {
@@ -83,6 +99,7 @@ impl Subresource {
             Self::Attach => "attach",
             Self::Token => "token",
             Self::Finalize => "finalize",
+            Self::Approval => "approval",
         }
     }
 
@@ -96,7 +113,7 @@ impl Subresource {
             Self::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),
             Self::Exec => Some(("", "v1", "PodExecOptions")),
             Self::Attach => Some(("", "v1", "PodAttachOptions")),
-            Self::Status | Self::Log | Self::Finalize => None,
+            Self::Status | Self::Log | Self::Finalize | Self::Approval => None,
         }
     }
 
@@ -104,7 +121,7 @@ impl Subresource {
     #[must_use]
     pub const fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale => &["get", "patch", "update"],
+            Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
             Self::Binding | Self::Eviction | Self::Token => &["create"],
             Self::Log => &["get"],
             Self::Exec | Self::Attach => &["create", "get"],

@@ -73,7 +73,7 @@ impl Strategy for Namespace {
                 tree::carry(new, old, "spec");
                 tree::carry(new, old, "status");
             }
-            Prepare::Status => super::strategy::keep_all_but_status(new, old),
+            Prepare::Status | Prepare::Approval => super::strategy::keep_all_but_status(new, old),
         }
     }
 }

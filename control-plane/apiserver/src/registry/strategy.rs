@@ -16,6 +16,8 @@ pub enum NameRule {
     Label,
     /// RFC 1035 label (services before relaxed names).
     Label1035,
+    /// Anything that can be a part of a path.
+    PathSegment,
 }
 
 /// What kind of write is being prepared.
@@ -25,6 +27,8 @@ pub enum Prepare {
     Main,
     /// Its status.
     Status,
+    /// Whether a certificate request is approved.
+    Approval,
 }
 
 /// How a deletion proceeds.
@@ -84,12 +88,17 @@ pub trait Strategy: Debug + Send + Sync {
         match write {
             Prepare::Main if self.has_status() => tree::carry(new, old, "status"),
             Prepare::Main => {}
-            Prepare::Status => keep_all_but_status(new, old),
+            Prepare::Status | Prepare::Approval => keep_all_but_status(new, old),
         }
     }
 
     /// Checks a new object.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Checks a new object beyond [`Strategy::validate`].
+    fn validate_create(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()
     }
 

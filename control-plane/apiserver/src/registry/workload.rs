@@ -9,7 +9,8 @@ use super::service::label_set;
 use super::strategy::{Prepare, Strategy};
 use crate::field::{FieldError, Path};
 use crate::tables::{AGE, Column, NAME, Table, age, column, wide};
-use crate::{tree, validation};
+use crate::tree;
+use crate::validation::{self, Errors, Place};
 
 #[derive(Debug)]
 pub(super) struct Deployment;
@@ -17,17 +18,17 @@ pub(super) struct Deployment;
 #[derive(Debug)]
 pub(super) struct ReplicaSet;
 
-const CONTAINERS: Column = wide(
+pub(super) const CONTAINERS: Column = wide(
     "Containers",
     "string",
     "Names of each container in the template.",
 );
-const IMAGES: Column = wide(
+pub(super) const IMAGES: Column = wide(
     "Images",
     "string",
     "Images referenced by each container in the template.",
 );
-const SELECTOR: Column = wide(
+pub(super) const SELECTOR: Column = wide(
     "Selector",
     "string",
     "Label selector for pods that this object manages.",
@@ -81,7 +82,7 @@ pub(super) static REPLICA_SET_TABLE: Table = Table {
     row: replica_set_row,
 };
 
-fn count(object: &Value, path: &[&str]) -> i64 {
+pub(super) fn count(object: &Value, path: &[&str]) -> i64 {
     tree::int(object, path).unwrap_or_default()
 }
 
@@ -95,7 +96,7 @@ fn deployment_row(object: &Value, now: Timestamp) -> Vec<Value> {
         json!(count(object, &["status", "availableReplicas"])),
         age(object, now),
     ];
-    cells.extend(template_cells(object));
+    cells.extend(template_cells(object, &["spec", "template"]));
     cells
 }
 
@@ -107,12 +108,13 @@ fn replica_set_row(object: &Value, now: Timestamp) -> Vec<Value> {
         json!(count(object, &["status", "readyReplicas"])),
         age(object, now),
     ];
-    cells.extend(template_cells(object));
+    cells.extend(template_cells(object, &["spec", "template"]));
     cells
 }
 
-fn template_cells(object: &Value) -> [Value; 3] {
-    let containers = tree::list(object, &["spec", "template", "spec", "containers"]);
+/// Containers, images and selector; `path` is where the template is.
+pub(super) fn template_cells(object: &Value, path: &[&str]) -> [Value; 3] {
+    let containers = tree::list(tree::at(object, path), &["spec", "containers"]);
     let joined = |field| {
         let texts: Vec<&str> = containers.iter().map(|c| tree::text(c, &[field])).collect();
         json!(texts.join(","))
@@ -124,8 +126,22 @@ fn template_cells(object: &Value) -> [Value; 3] {
     ]
 }
 
+/// The selector of a workload as its `scale` tells it.
+pub(crate) fn scale_selector(object: &Value) -> String {
+    let selector = tree::at(object, &["spec", "selector"]);
+    // A replication controller selects by equal labels alone.
+    if object
+        .get("kind")
+        .is_some_and(|kind| kind == "ReplicationController")
+    {
+        label_set(selector)
+    } else {
+        selector_text(selector)
+    }
+}
+
 /// A label selector as `kubectl get -o wide` prints it.
-pub(crate) fn selector_text(selector: &Value) -> String {
+fn selector_text(selector: &Value) -> String {
     let labels = tree::at(selector, &["matchLabels"]);
     let mut parts: Vec<String> = Vec::new();
     if !tree::is_unset(labels) {
@@ -152,89 +168,95 @@ pub(crate) fn selector_text(selector: &Value) -> String {
     }
 }
 
-fn default_template(object: &mut Value) {
+/// Defaults of `n` pods of a template.
+pub(super) fn default_template(object: &mut Value) {
     let spec = tree::object_mut(object, "spec");
     tree::default(spec, "replicas", 1);
+    default_pod_template(spec);
+}
+
+/// Defaults of the template in a workload's spec.
+pub(super) fn default_pod_template(spec: &mut tree::Object) {
     let template = spec.entry("template".to_owned()).or_insert(Value::Null);
     default_spec(tree::object_mut(template, "spec"), SpecOwner::Template);
 }
 
-fn validate_template(object: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let path = Path::root("spec");
-    let spec = tree::at(object, &["spec"]);
-    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
-        validation::non_negative(tree::at(spec, &[field]), &path.child(field), &mut errors);
+/// A workload's selector is there, selects something, and selects the template.
+pub(super) fn validate_selector(spec: &Place<'_>, empty: &str, errors: &mut Errors) {
+    let selector = spec.get("selector");
+    if !selector.is_present() {
+        return selector.required("", errors);
     }
-    let selector = tree::at(spec, &["selector"]);
-    let labels = tree::at(spec, &["template", "metadata", "labels"]);
-    if selector.is_null() {
-        errors.push(FieldError::required(&path.child("selector"), ""));
+    validation::label_selector(selector.value, &selector.path, errors);
+    let labels = spec.get("template").get("metadata").get("labels");
+    if selector.get("matchLabels").is_unset() && selector.get("matchExpressions").is_unset() {
+        selector.invalid(empty, errors);
+    } else if !validation::selects(selector.value, labels.value) {
+        let detail = "`selector` does not match template `labels`";
+        invalid_labels(&labels, detail, errors);
+    }
+}
+
+/// "Invalid value" of labels, which print as a map even when there are none.
+pub(super) fn invalid_labels(labels: &Place<'_>, detail: &str, errors: &mut Errors) {
+    let value = if labels.is_present() {
+        labels.value.clone()
     } else {
-        validation::label_selector(selector, &path.child("selector"), &mut errors);
-        if tree::is_unset(tree::at(selector, &["matchLabels"]))
-            && tree::is_unset(tree::at(selector, &["matchExpressions"]))
-        {
-            let detail = "empty selector is invalid for deployment";
-            errors.push(FieldError::invalid(
-                &path.child("selector"),
-                selector.clone(),
-                detail,
-            ));
-        } else if !selects(selector, labels) {
-            let detail = "`selector` does not match template `labels`";
-            let place = path.child("template").child("metadata").child("labels");
-            let value = if labels.is_null() {
-                json!({})
-            } else {
-                labels.clone()
-            };
-            errors.push(FieldError::invalid(&place, value, detail));
-        }
+        json!({})
+    };
+    errors.push(FieldError::invalid(&labels.path, value, detail));
+}
+
+/// Pods of a workload are restarted for ever and have no deadline.
+pub(super) fn validate_restart(template: &Place<'_>, kind: &str, errors: &mut Errors) {
+    let restart = template.get("spec").get("restartPolicy");
+    if matches!(restart.text(), "OnFailure" | "Never") {
+        restart.one_of(&["Always"], errors);
     }
-    let template = path.child("template");
-    validation::labels(
-        labels,
-        &template.child("metadata").child("labels"),
+    let deadline = template.get("spec").get("activeDeadlineSeconds");
+    let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+    deadline.forbid(&detail, errors);
+}
+
+fn validate_template(object: &Value, kind: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let spec = Place::root(object, "spec");
+    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+        spec.get(field).non_negative(&mut errors);
+    }
+    validate_selector(
+        &spec,
+        "empty selector is invalid for deployment",
         &mut errors,
     );
-    let pod = tree::at(spec, &["template", "spec"]);
-    validate_spec(
-        pod,
-        &template.child("spec"),
-        SpecOwner::Template,
-        &mut errors,
-    );
-    let restart = tree::text(pod, &["restartPolicy"]);
-    if matches!(restart, "OnFailure" | "Never") {
-        let path = template.child("spec").child("restartPolicy");
-        errors.push(FieldError::not_supported(&path, restart, &["Always"]));
-    }
+    let template = spec.get("template");
+    let labels = template.get("metadata").get("labels");
+    validation::labels(labels.value, &template.path.child("labels"), &mut errors);
+    let pod = template.get("spec");
+    validate_spec(pod.value, &pod.path, SpecOwner::Template, &mut errors);
+    validate_restart(&template, kind, &mut errors);
     errors
 }
 
-/// Whether a label selector selects a set of labels.
-fn selects(selector: &Value, labels: &Value) -> bool {
-    let label = |key: &str| tree::at(labels, &[key]).as_str();
-    let equal = tree::entries(selector, &["matchLabels"])
-        .all(|(key, value)| label(key) == value.as_str() && value.is_string());
-    equal
-        && tree::list(selector, &["matchExpressions"])
-            .iter()
-            .all(|expression| {
-                let value = label(tree::text(expression, &["key"]));
-                let listed = value.is_some_and(|value| {
-                    tree::list(expression, &["values"])
-                        .iter()
-                        .any(|v| v == value)
-                });
-                match tree::text(expression, &["operator"]) {
-                    "In" => listed,
-                    "NotIn" => !listed,
-                    "Exists" => value.is_some(),
-                    _ => value.is_none(),
-                }
-            })
+/// The counts of a status are counts, and none exceeds the whole.
+fn validate_counts(object: &Value, fields: &[&str]) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let status = Place::root(object, "status");
+    let number = |field| status.get(field).int().unwrap_or_default();
+    for field in ["replicas", "observedGeneration"].iter().chain(fields) {
+        status.get(field).non_negative(&mut errors);
+    }
+    for field in fields {
+        if number(field) > number("replicas") {
+            let detail = "cannot be greater than status.replicas";
+            status.get(field).invalid(detail, &mut errors);
+        }
+    }
+    if number("availableReplicas") > number("readyReplicas") {
+        let detail = "cannot be greater than readyReplicas";
+        status.get("availableReplicas").invalid(detail, &mut errors);
+    }
+    errors
 }
 
 impl Strategy for ReplicaSet {
@@ -255,10 +277,16 @@ impl Strategy for ReplicaSet {
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        validate_template(object)
+        validate_template(object, "ReplicaSet")
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _write: Prepare) -> Vec<FieldError> {
+    fn validate_update(&self, new: &Value, old: &Value, write: Prepare) -> Vec<FieldError> {
+        if write == Prepare::Status {
+            return validate_counts(
+                new,
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            );
+        }
         let mut errors = Vec::new();
         validation::immutable(new, old, &["spec", "selector"], &mut errors);
         errors
@@ -299,7 +327,7 @@ impl Strategy for Deployment {
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = validate_template(object);
+        let mut errors = validate_template(object, "Deployment");
         let path = Path::root("spec");
         let strategy = tree::at(object, &["spec", "strategy"]);
         let place = path.child("strategy");
@@ -328,49 +356,62 @@ impl Strategy for Deployment {
         errors
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _write: Prepare) -> Vec<FieldError> {
+    fn validate_update(&self, new: &Value, old: &Value, write: Prepare) -> Vec<FieldError> {
+        if write == Prepare::Status {
+            return validate_counts(
+                new,
+                &["updatedReplicas", "readyReplicas", "availableReplicas"],
+            );
+        }
         let mut errors = Vec::new();
         validation::immutable(new, old, &["spec", "selector"], &mut errors);
         errors
     }
 }
 
-fn validate_rolling(strategy: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    let path = path.child("rollingUpdate");
-    let mut zero = 0;
-    for field in ["maxUnavailable", "maxSurge"] {
-        let value = tree::at(strategy, &["rollingUpdate", field]);
-        let number = match value {
-            Value::Number(number) => number.as_i64(),
-            Value::String(text) => text.strip_suffix('%').and_then(|t| t.parse().ok()),
-            _ => None,
-        };
-        let place = path.child(field);
-        match number {
-            None => {
-                let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
-                errors.push(FieldError::invalid(&place, value.clone(), detail));
-            }
-            Some(number) if number < 0 => {
-                let detail = "must be greater than or equal to 0";
-                errors.push(FieldError::invalid(&place, value.clone(), detail));
-            }
-            Some(number) if field == "maxUnavailable" && value.is_string() && number > 100 => {
-                let detail = "must not be greater than 100%";
-                errors.push(FieldError::invalid(&place, value.clone(), detail));
-            }
-            Some(0) => zero += 1,
-            Some(_) => {}
-        }
+/// The number in a count or a percentage.
+fn share(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text
+            .strip_suffix('%')
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|text| text.parse().ok()),
+        _ => None,
     }
-    if zero == 2 {
-        let detail = "may not be 0 when `maxSurge` is 0";
-        let value = tree::at(strategy, &["rollingUpdate", "maxUnavailable"]).clone();
-        errors.push(FieldError::invalid(
-            &path.child("maxUnavailable"),
-            value,
-            detail,
-        ));
+}
+
+/// Whether a count or percentage is nought.
+pub(super) fn share_is_zero(value: &Value) -> bool {
+    share(value).unwrap_or_default() == 0
+}
+
+/// Checks a count or percentage of pods; of unavailable ones there are at most all.
+pub(super) fn validate_share(place: &Place<'_>, errors: &mut Errors) {
+    const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+    if !place.is_present() {
+        return;
+    }
+    let most_of = place.path.as_str().ends_with("maxUnavailable") && place.value.is_string();
+    match share(place.value) {
+        None => place.invalid(PERCENT, errors),
+        Some(number) if number < 0 => {
+            place.invalid("must be greater than or equal to 0", errors);
+        }
+        Some(number) if most_of && number > 100 => {
+            place.invalid("must not be greater than 100%", errors);
+        }
+        Some(_) => {}
+    }
+}
+
+fn validate_rolling(strategy: &Value, path: &Path, errors: &mut Errors) {
+    let rolling = Place::new(strategy, path.clone()).get("rollingUpdate");
+    let (most, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+    validate_share(&most, errors);
+    validate_share(&surge, errors);
+    if share(most.value) == Some(0) && share(surge.value) == Some(0) {
+        most.invalid("may not be 0 when `maxSurge` is 0", errors);
     }
 }
 

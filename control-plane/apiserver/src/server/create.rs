@@ -150,6 +150,7 @@ impl Server {
         kind.strategy.prepare_create(value);
         let mut errors = validation::object_meta(kind, value);
         errors.extend(kind.strategy.validate(value));
+        errors.extend(kind.strategy.validate_create(value));
         if errors.is_empty() {
             Ok(())
         } else {

@@ -25,7 +25,7 @@ pub(crate) fn of(object: &Value) -> Value {
             own.insert(field.to_owned(), value.clone());
         }
     }
-    let selector = crate::registry::selector_text(tree::at(object, &["spec", "selector"]));
+    let selector = crate::registry::scale_selector(object);
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": own,
         "spec": {"replicas": tree::int(object, &["spec", "replicas"]).unwrap_or_default()},

@@ -203,6 +203,7 @@ fn prepare(target: &Target, new: &mut Value, old: &Value) {
 fn path_of(target: &Target) -> Prepare {
     match target.subresource {
         Some(Subresource::Status) => Prepare::Status,
+        Some(Subresource::Approval) => Prepare::Approval,
         _ => Prepare::Main,
     }
 }

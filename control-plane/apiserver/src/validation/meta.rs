@@ -33,6 +33,7 @@ fn check_names(kind: &Kind, meta: &Value, path: &Path, errors: &mut Vec<FieldErr
         NameRule::Subdomain => names::dns_subdomain,
         NameRule::Label => names::dns_label,
         NameRule::Label1035 => names::dns_1035_label,
+        NameRule::PathSegment => names::path_segment,
     };
     let name = tree::text(meta, &["name"]);
     if name.is_empty() {

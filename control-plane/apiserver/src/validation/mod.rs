@@ -1,6 +1,8 @@
 //! Checks that several kinds share: metadata, names, ports, addresses, selectors.
 
 mod meta;
+mod place;
+mod resources;
 mod selector;
 
 use std::net::IpAddr;
@@ -9,7 +11,12 @@ use proto_api::names;
 use serde_json::Value;
 
 pub(crate) use self::meta::{object_meta, object_meta_update};
-pub(crate) use self::selector::label_selector;
+pub(crate) use self::place::{Errors, Place};
+pub(crate) use self::resources::{
+    amount, container_resource_name, is_hugepages, is_overcommittable, quantity_value,
+    resource_name,
+};
+pub(crate) use self::selector::{label_selector, selects};
 use crate::field::{FieldError, Path};
 use crate::tree;
 

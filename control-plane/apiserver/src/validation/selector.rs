@@ -46,3 +46,27 @@ pub(crate) fn label_selector(selector: &Value, path: &Path, errors: &mut Vec<Fie
         }
     }
 }
+
+/// Whether a label selector selects a set of labels.
+pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
+    let label = |key: &str| tree::at(labels, &[key]).as_str();
+    let equal = tree::entries(selector, &["matchLabels"])
+        .all(|(key, value)| label(key) == value.as_str() && value.is_string());
+    equal
+        && tree::list(selector, &["matchExpressions"])
+            .iter()
+            .all(|expression| {
+                let value = label(tree::text(expression, &["key"]));
+                let listed = value.is_some_and(|value| {
+                    tree::list(expression, &["values"])
+                        .iter()
+                        .any(|v| v == value)
+                });
+                match tree::text(expression, &["operator"]) {
+                    "In" => listed,
+                    "NotIn" => !listed,
+                    "Exists" => value.is_some(),
+                    _ => value.is_none(),
+                }
+            })
+}

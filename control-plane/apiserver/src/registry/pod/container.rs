@@ -1,15 +1,49 @@
-//! One container: defaults, validation, and the pod's quality-of-service class.
+//! One container: defaults, and the rules that all containers share.
+
+use std::collections::HashSet;
 
 use proto_api::names;
-use proto_api::quantity::Amount;
 use serde_json::{Value, json};
 
-use super::SpecOwner;
-use crate::field::{FieldError, Path};
+use super::volume::Volumes;
+use super::{SpecOwner, downward, mounts, probes, resources, security};
+use crate::field::FieldError;
 use crate::tree::{self, Object};
-use crate::validation;
+use crate::validation::{self, Errors, Place};
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
+const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
+const EPHEMERAL_DETAIL: &str = "cannot be set for an Ephemeral Container";
+/// Fields of a container that one for debugging may not have.
+const NOT_EPHEMERAL: &[&str] = &[
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+];
+const ENV_NAME_DETAIL: &str = "a valid environment variable name must consist only of printable \
+    ASCII characters other than '='";
+
+/// What the rules of a container depend on outside of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// Volumes that it may mount.
+    pub(super) volumes: &'a Volumes<'a>,
+    /// Names of resource claims that it may use.
+    pub(super) claims: &'a HashSet<&'a str>,
+    /// The pod's grace period.
+    pub(super) grace: Option<i64>,
+    /// The pod's restart policy.
+    pub(super) restart: &'a str,
+    /// Whether the pod's users are the host's.
+    pub(super) host_users: bool,
+    /// Whether the spec is a pod's or a template's.
+    pub(super) owner: SpecOwner,
+}
 
 /// Fills what the client left out of a container.
 pub(super) fn default_container(container: &mut Object, owner: SpecOwner, host_network: bool) {
@@ -17,11 +51,7 @@ pub(super) fn default_container(container: &mut Object, owner: SpecOwner, host_n
         .get("image")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let policy = if is_latest(image) {
-        "Always"
-    } else {
-        "IfNotPresent"
-    };
+    let policy = pull_policy(image);
     tree::default_text(container, "imagePullPolicy", policy);
     tree::default_text(container, "terminationMessagePath", "/dev/termination-log");
     tree::default_text(container, "terminationMessagePolicy", "File");
@@ -38,63 +68,18 @@ pub(super) fn default_container(container: &mut Object, owner: SpecOwner, host_n
             tree::default_text(field, "apiVersion", "v1");
         }
     }
-    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(probe) = container.get_mut(name).filter(|probe| !probe.is_null()) {
-            default_probe(tree::as_object(probe));
-        }
-    }
-    if let Some(Value::Object(hooks)) = container.get_mut("lifecycle") {
-        for hook in hooks.values_mut() {
-            if let Some(http) = hook.get_mut("httpGet").filter(|http| !http.is_null()) {
-                default_http_get(tree::as_object(http));
-            }
-        }
-    }
+    probes::default(container);
     if owner == SpecOwner::Pod {
-        default_requests(container);
+        resources::default_requests(container);
     }
 }
 
-fn default_probe(probe: &mut Object) {
-    let numbers = [("timeoutSeconds", 1), ("periodSeconds", 10)];
-    for (name, value) in numbers
-        .into_iter()
-        .chain([("successThreshold", 1), ("failureThreshold", 3)])
-    {
-        if probe.get(name).and_then(Value::as_i64).unwrap_or_default() == 0 {
-            probe.insert(name.to_owned(), json!(value));
-        }
-    }
-    if let Some(http) = probe.get_mut("httpGet").filter(|http| !http.is_null()) {
-        default_http_get(tree::as_object(http));
-    }
-    if let Some(grpc) = probe.get_mut("grpc").filter(|grpc| !grpc.is_null()) {
-        tree::default(tree::as_object(grpc), "service", "");
-    }
-}
-
-fn default_http_get(http: &mut Object) {
-    tree::default_text(http, "path", "/");
-    tree::default_text(http, "scheme", "HTTP");
-}
-
-/// A limit without a request is its own request.
-fn default_requests(container: &mut Object) {
-    let Some(Value::Object(resources)) = container.get_mut("resources") else {
-        return;
-    };
-    let Some(Value::Object(limits)) = resources.get("limits").cloned() else {
-        return;
-    };
-    if limits.is_empty() {
-        return;
-    }
-    let requests = resources
-        .entry("requests".to_owned())
-        .or_insert(Value::Null);
-    let requests = tree::as_object(requests);
-    for (name, limit) in limits {
-        tree::default(requests, &name, limit);
+/// What pulling an image means when nobody says.
+pub(super) fn pull_policy(image: &str) -> &'static str {
+    if is_latest(image) {
+        "Always"
+    } else {
+        "IfNotPresent"
     }
 }
 
@@ -107,219 +92,210 @@ fn is_latest(image: &str) -> bool {
     last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }
 
-/// Checks one container. `volumes`: names that mounts may use.
-pub(super) fn validate(
-    container: &Value,
-    path: &Path,
-    volumes: &std::collections::HashSet<&str>,
-    errors: &mut Vec<FieldError>,
-) {
-    let name = tree::text(container, &["name"]);
-    if name.is_empty() {
-        errors.push(FieldError::required(&path.child("name"), ""));
-    } else {
-        validation::sentences(name, &path.child("name"), names::dns_label(name), errors);
+/// Checks the containers of all three lists.
+pub(super) fn validate_all(spec: &Place<'_>, around: Surroundings<'_>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    let containers = spec.get("containers");
+    if containers.is_unset() {
+        containers.required("", errors);
     }
-    let image = tree::text(container, &["image"]);
-    if image.is_empty() {
-        errors.push(FieldError::required(&path.child("image"), ""));
-    } else if image.trim() != image {
-        let detail = "must not have leading or trailing whitespace";
-        errors.push(FieldError::invalid(&path.child("image"), image, detail));
+    for container in containers.items() {
+        validate_common(&container, around, errors);
+        unique(&container, &mut seen, errors);
+        probes::validate(&container, around.grace, errors);
+        let policy = container.get("restartPolicy");
+        policy.one_of(&["Always", "Never", "OnFailure"], errors);
     }
-    let policy = tree::text(container, &["imagePullPolicy"]);
-    if !PULL_POLICIES.contains(&policy) {
-        let path = path.child("imagePullPolicy");
-        errors.push(FieldError::not_supported(&path, policy, PULL_POLICIES));
-    }
-    validate_ports(container, &path.child("ports"), errors);
-    validate_env(container, &path.child("env"), errors);
-    validate_mounts(container, &path.child("volumeMounts"), volumes, errors);
-    validate_resources(
-        tree::at(container, &["resources"]),
-        &path.child("resources"),
-        errors,
-    );
-    for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let probe = tree::at(container, &[field]);
-        if probe.is_object() {
-            validate_probe(probe, &path.child(field), field, errors);
-        }
-    }
-}
-
-fn validate_ports(container: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    let mut seen = std::collections::HashSet::new();
-    for (i, port) in tree::list(container, &["ports"]).iter().enumerate() {
-        let path = path.index(i);
-        let name = tree::text(port, &["name"]);
-        if !name.is_empty() {
-            validation::sentences(name, &path.child("name"), names::port_name(name), errors);
-            if !seen.insert(name) {
-                errors.push(FieldError::duplicate(&path.child("name"), name));
-            }
-        }
-        let number = tree::at(port, &["containerPort"]);
-        if number.as_i64().unwrap_or_default() == 0 {
-            errors.push(FieldError::required(&path.child("containerPort"), ""));
+    host_ports(containers.items(), errors);
+    for container in spec.get("initContainers").items() {
+        validate_common(&container, around, errors);
+        let policy = container.get("restartPolicy");
+        policy.one_of(&["Always", "Never", "OnFailure"], errors);
+        unique(&container, &mut seen, errors);
+        host_ports(std::iter::once(container.clone()), errors);
+        if policy.text() == "Always" {
+            probes::validate(&container, around.grace, errors);
         } else {
-            validation::port_number(number, &path.child("containerPort"), errors);
+            probes::forbid(&container, errors);
         }
-        let host = tree::at(port, &["hostPort"]);
-        if host.as_i64().unwrap_or_default() != 0 {
-            validation::port_number(host, &path.child("hostPort"), errors);
-        }
-        validation::protocol(port, &path, errors);
+    }
+    let others = seen.clone();
+    for container in spec.get("ephemeralContainers").items() {
+        validate_common(&container, around, errors);
+        unique(&container, &mut seen, errors);
+        validate_ephemeral(&container, &others, errors);
     }
 }
 
-fn validate_env(container: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    for (i, env) in tree::list(container, &["env"]).iter().enumerate() {
-        let path = path.index(i);
-        let name = tree::text(env, &["name"]);
-        if name.is_empty() {
-            errors.push(FieldError::required(&path.child("name"), ""));
-        } else if name.contains('=') || !name.bytes().all(|b| (0x20..0x7f).contains(&b)) {
-            let detail = "a valid environment variable name must consist only of printable ASCII characters other than '='";
-            errors.push(FieldError::invalid(&path.child("name"), name, detail));
-        }
-        let from = tree::at(env, &["valueFrom"]);
-        if from.is_object() && !tree::text(env, &["value"]).is_empty() {
-            let detail = "may not be specified when `value` is not empty";
-            errors.push(FieldError::invalid(&path.child("valueFrom"), "", detail));
-        }
-        if from
-            .as_object()
-            .is_some_and(|from| from.values().all(Value::is_null))
-        {
-            let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`";
-            errors.push(FieldError::invalid(&path.child("valueFrom"), "", detail));
-        }
+fn unique<'a>(container: &Place<'a>, seen: &mut HashSet<&'a str>, errors: &mut Errors) {
+    let name = container.get("name");
+    if !name.text().is_empty() && !seen.insert(name.text()) {
+        name.duplicate(errors);
     }
 }
 
-fn validate_mounts(
-    container: &Value,
-    path: &Path,
-    volumes: &std::collections::HashSet<&str>,
-    errors: &mut Vec<FieldError>,
-) {
-    let mut seen = std::collections::HashSet::new();
-    for (i, mount) in tree::list(container, &["volumeMounts"]).iter().enumerate() {
-        let path = path.index(i);
-        let name = tree::text(mount, &["name"]);
-        if name.is_empty() {
-            errors.push(FieldError::required(&path.child("name"), ""));
-        } else if !volumes.contains(name) {
-            errors.push(FieldError::not_found(&path.child("name"), name));
-        }
-        let target = tree::text(mount, &["mountPath"]);
-        if target.is_empty() {
-            errors.push(FieldError::required(&path.child("mountPath"), ""));
-        } else if !seen.insert(target) {
-            let detail = "must be unique";
-            errors.push(FieldError::invalid(
-                &path.child("mountPath"),
-                target,
-                detail,
-            ));
+fn validate_ephemeral(container: &Place<'_>, others: &HashSet<&str>, errors: &mut Errors) {
+    let target = container.get("targetContainerName");
+    if !target.text().is_empty() && !others.contains(target.text()) {
+        errors.push(FieldError::not_found(&target.path, target.text()));
+    }
+    for field in NOT_EPHEMERAL {
+        let place = container.get(field);
+        if !place.is_unset() {
+            place.forbidden(EPHEMERAL_DETAIL, errors);
         }
     }
-}
-
-fn validate_resources(resources: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    for field in ["limits", "requests"] {
-        for (name, value) in tree::entries(resources, &[field]) {
-            let path = path.child(field).key(name);
-            match quantity(value) {
-                None => {
-                    let detail = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-                    errors.push(FieldError::invalid(&path, value.clone(), detail));
-                }
-                Some(quantity) if quantity.nano() < 0 => {
-                    let detail = "must be greater than or equal to 0";
-                    errors.push(FieldError::invalid(&path, value.clone(), detail));
-                }
-                Some(_) => {}
+    for mount in container.get("volumeMounts").items() {
+        for field in ["subPath", "subPathExpr"] {
+            if !mount.get(field).is_unset() {
+                mount.get(field).forbidden(EPHEMERAL_DETAIL, errors);
             }
         }
     }
-    for (name, request) in tree::entries(resources, &["requests"]) {
-        let limit = tree::at(resources, &["limits", name]);
-        let (Some(want), Some(most)) = (quantity(request), quantity(limit)) else {
+}
+
+fn validate_common(container: &Place<'_>, around: Surroundings<'_>, errors: &mut Errors) {
+    let name = container.get("name");
+    if name.required_text(errors) {
+        name.named(names::dns_label, errors);
+    }
+    let image = container.get("image");
+    if image.required_text(errors)
+        && around.owner == SpecOwner::Pod
+        && image.text().trim() != image.text()
+    {
+        let detail = "must not have leading or trailing whitespace";
+        image.invalid(detail, errors);
+    }
+    let message = container.get("terminationMessagePolicy");
+    message.required_one_of(MESSAGE_POLICIES, errors);
+    validate_ports(&container.get("ports"), errors);
+    validate_env(&container.get("env"), errors);
+    validate_env_from(&container.get("envFrom"), errors);
+    mounts::validate(container, around.volumes, errors);
+    let policy = container.get("imagePullPolicy");
+    policy.required_one_of(PULL_POLICIES, errors);
+    resources::validate(&container.get("resources"), around.claims, errors);
+    resources::validate_resize(&container.get("resizePolicy"), around.restart, errors);
+    let context = container.get("securityContext");
+    security::validate_container(&context, around.host_users, errors);
+}
+
+fn validate_ports(ports: &Place<'_>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for port in ports.items() {
+        let name = port.get("name");
+        if !name.text().is_empty() {
+            let before = errors.len();
+            name.named(names::port_name, errors);
+            if errors.len() == before && !seen.insert(name.text()) {
+                name.duplicate(errors);
+            }
+        }
+        let number = port.get("containerPort");
+        if number.int().unwrap_or_default() == 0 {
+            number.required("", errors);
+        } else {
+            validation::port_number(number.value, &number.path, errors);
+        }
+        let host = port.get("hostPort");
+        if host.int().unwrap_or_default() != 0 {
+            validation::port_number(host.value, &host.path, errors);
+        }
+        validation::protocol(port.value, &port.path, errors);
+    }
+}
+
+/// No two ports may want the same port of the host.
+fn host_ports<'a>(containers: impl Iterator<Item = Place<'a>>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for port in containers.flat_map(|container| container.get("ports").items()) {
+        let Some(number) = port.get("hostPort").int().filter(|number| *number != 0) else {
             continue;
         };
-        if want.nano() > most.nano() {
-            let detail = format!(
-                "must be less than or equal to {name} limit of {}",
-                limit.as_str().unwrap_or_default()
-            );
-            let path = path.child("requests");
-            errors.push(FieldError::invalid(&path, request.clone(), detail));
+        let (protocol, address) = (port.get("protocol"), port.get("hostIP"));
+        let key = format!("{}/{}/{number}", protocol.text(), address.text());
+        if !seen.insert(key.clone()) {
+            let path = port.path.child("hostPort");
+            errors.push(FieldError::duplicate(&path, key));
         }
     }
 }
 
-fn quantity(value: &Value) -> Option<Amount> {
-    match value {
-        Value::String(text) => text.parse().ok(),
-        Value::Number(number) => number.to_string().parse().ok(),
-        _ => None,
+fn env_name(name: &Place<'_>, errors: &mut Errors) {
+    let printable = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'=';
+    if !name.text().bytes().all(printable) {
+        name.invalid(ENV_NAME_DETAIL, errors);
     }
 }
 
-fn validate_probe(probe: &Value, path: &Path, field: &str, errors: &mut Vec<FieldError>) {
-    let actions: Vec<&str> = ["exec", "httpGet", "tcpSocket", "grpc"]
-        .into_iter()
-        .filter(|action| tree::at(probe, &[action]).is_object())
-        .collect();
-    if actions.is_empty() {
-        errors.push(FieldError::required(path, "must specify a handler type"));
-    }
-    for extra in actions.iter().skip(1) {
-        let detail = "may not specify more than 1 handler type";
-        errors.push(FieldError::forbidden(&path.child(extra), detail));
-    }
-    let numbers = ["initialDelaySeconds", "timeoutSeconds", "periodSeconds"];
-    for number in numbers
-        .into_iter()
-        .chain(["successThreshold", "failureThreshold"])
-    {
-        validation::non_negative(tree::at(probe, &[number]), &path.child(number), errors);
-    }
-    let successes = tree::int(probe, &["successThreshold"]).unwrap_or(1);
-    if field != "readinessProbe" && successes != 1 {
-        let path = path.child("successThreshold");
-        errors.push(FieldError::invalid(&path, successes, "must be 1"));
-    }
-    for action in ["httpGet", "tcpSocket"] {
-        let port = tree::at(probe, &[action, "port"]);
-        let path = path.child(action).child("port");
-        if port.is_number() {
-            validation::port_number(port, &path, errors);
-        } else if let Some(name) = port.as_str() {
-            validation::sentences(name, &path, names::port_name(name), errors);
+fn validate_env(list: &Place<'_>, errors: &mut Errors) {
+    for env in list.items() {
+        let name = env.get("name");
+        if name.required_text(errors) {
+            env_name(&name, errors);
+        }
+        let from = env.get("valueFrom");
+        if from.is_present() {
+            validate_value_from(&env, &from, errors);
         }
     }
 }
 
-/// The pod's quality-of-service class, from its containers' cpu and memory.
-pub(super) fn qos_class(pod: &Value) -> &'static str {
-    let mut any = false;
-    let mut guaranteed = true;
-    let all = ["containers", "initContainers"].into_iter();
-    for container in all.flat_map(|field| tree::list(pod, &["spec", field])) {
-        for resource in ["cpu", "memory"] {
-            let read = |kind| quantity(tree::at(container, &["resources", kind, resource]));
-            let nano = |kind| read(kind).map_or(0, Amount::nano);
-            let (limit, request) = (nano("limits"), nano("requests"));
-            any |= limit > 0 || request > 0;
-            guaranteed &= limit > 0 && (request == limit || request == 0);
+fn validate_value_from(env: &Place<'_>, from: &Place<'_>, errors: &mut Errors) {
+    let mut count = 0;
+    for (name, source) in tree::entries(from.value, &[]) {
+        if source.is_null() {
+            continue;
+        }
+        count += 1;
+        let source = from.get(name);
+        match name.as_str() {
+            "fieldRef" => downward::env_field(&source, errors),
+            "resourceFieldRef" => downward::env_resource(&source, errors),
+            _ => {
+                source
+                    .get("name")
+                    .named_if_set(names::dns_subdomain, errors);
+                let key = source.get("key");
+                if name != "fileKeyRef" && source.get("name").text().is_empty() {
+                    source.get("name").named(names::dns_subdomain, errors);
+                }
+                if key.required_text(errors) && name != "fileKeyRef" {
+                    key.named(names::config_key, errors);
+                }
+            }
         }
     }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
+    let detail = match (count, env.get("value").text().is_empty()) {
+        (0, _) => {
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
+        }
+        (_, false) => "may not be specified when `value` is not empty",
+        (1, true) => return,
+        (_, true) => "may not have more than one field specified at a time",
+    };
+    errors.push(FieldError::invalid(&from.path, "", detail));
+}
+
+fn validate_env_from(list: &Place<'_>, errors: &mut Errors) {
+    for source in list.items() {
+        env_name(&source.get("prefix"), errors);
+        let mut count = 0;
+        for field in ["configMapRef", "secretRef"] {
+            let reference = source.get(field);
+            if reference.is_present() {
+                count += 1;
+                if reference.get("name").required_text(errors) {
+                    reference.get("name").named(names::dns_subdomain, errors);
+                }
+            }
+        }
+        let detail = match count {
+            0 => "must specify one of: `configMapRef` or `secretRef`",
+            1 => continue,
+            _ => "may not have more than one field specified at a time",
+        };
+        errors.push(FieldError::invalid(&list.path, "", detail));
     }
 }

@@ -1,9 +1,17 @@
 //! Pod: defaults, validation, what may change after creation, graceful deletion, columns.
 
-pub(crate) mod container;
+mod affinity;
+mod container;
+mod downward;
+mod mounts;
+mod probes;
+mod resources;
+mod security;
 mod spec;
 mod table;
 mod update;
+mod volume;
+mod volume_source;
 
 use serde_json::{Value, json};
 
@@ -11,9 +19,13 @@ use super::FieldReader;
 use super::strategy::{Graceful, Prepare, Strategy};
 use crate::field::{FieldError, Path};
 use crate::tree;
+use crate::validation::{Errors, Place};
 
+pub(crate) use self::affinity::node_selector;
 pub(crate) use self::spec::{SpecOwner, default_spec, validate_spec};
 pub(super) use self::table::TABLE;
+pub(crate) use self::volume::default_legacy;
+pub(crate) use self::volume_source::{VolumeOwner, validate as validate_source};
 
 /// Fields that pods are selected by.
 pub(super) const FIELDS: &[(&str, FieldReader)] = &[
@@ -51,14 +63,14 @@ impl Strategy for Pod {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        let qos = container::qos_class(object);
+        let qos = resources::qos_class(object);
         let status = json!({"phase": "Pending", "qosClass": qos});
         tree::as_object(object).insert("status".to_owned(), status);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, write: Prepare) {
         match write {
-            Prepare::Main => tree::carry(new, old, "status"),
+            Prepare::Main | Prepare::Approval => tree::carry(new, old, "status"),
             Prepare::Status => update::prepare_status(new, old),
         }
     }
@@ -67,13 +79,29 @@ impl Strategy for Pod {
         let mut errors = Vec::new();
         let spec = tree::at(object, &["spec"]);
         validate_spec(spec, &Path::root("spec"), SpecOwner::Pod, &mut errors);
+        validate_tokens(&Place::root(object, "spec"), &mut errors);
+        errors
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let spec = Place::root(object, "spec");
+        let ephemeral = spec.get("ephemeralContainers");
+        if !ephemeral.is_unset() {
+            ephemeral.forbidden("cannot be set on create", &mut errors);
+        }
+        let node = spec.get("nodeName");
+        if !node.is_unset() && !spec.get("schedulingGates").is_unset() {
+            let detail = "cannot be set until all schedulingGates have been cleared";
+            node.forbidden(detail, &mut errors);
+        }
         errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value, write: Prepare) -> Vec<FieldError> {
         match write {
-            Prepare::Main => update::validate(new, old),
-            Prepare::Status => Vec::new(),
+            Prepare::Main | Prepare::Approval => update::validate(new, old),
+            Prepare::Status => update::validate_status(new, old),
         }
     }
 
@@ -92,6 +120,19 @@ impl Strategy for Pod {
         match grace_seconds.or(own).unwrap_or(GRACE_SECONDS) {
             0 => Graceful::Now,
             seconds => Graceful::After(seconds.max(1)),
+        }
+    }
+}
+
+/// A token is of an account.
+fn validate_tokens(spec: &Place<'_>, errors: &mut Errors) {
+    if !spec.get("serviceAccountName").is_unset() {
+        return;
+    }
+    for volume in spec.get("volumes").items() {
+        for source in volume.get("projected").get("sources").items() {
+            let detail = "must not be specified when serviceAccountName is not set";
+            source.get("serviceAccountToken").forbid(detail, errors);
         }
     }
 }

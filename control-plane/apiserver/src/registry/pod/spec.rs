@@ -1,14 +1,16 @@
 //! A pod's spec, as a pod or inside a template: defaults and validation.
 
+use std::collections::HashSet;
+
 use proto_api::names;
 use serde_json::{Value, json};
 
-use super::container;
+use super::{affinity, container, security, volume};
 use crate::field::{FieldError, Path};
 use crate::tree::{self, Object};
-use crate::validation;
+use crate::validation::{self, Errors, Place};
 
-/// What a spec belongs to; some defaults apply to pods only.
+/// What a spec belongs to; some defaults and rules apply to pods only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpecOwner {
     /// A pod.
@@ -19,9 +21,10 @@ pub(crate) enum SpecOwner {
 
 const DNS_POLICIES: &[&str] = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
-const TOLERATION_EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
-const DEFAULT_MODE: i64 = 0o644;
-const TOKEN_SECONDS: i64 = 3600;
+const PREEMPTION_POLICIES: &[&str] = &["PreemptLowerPriority", "Never"];
+const NAMESERVERS_MAX: usize = 3;
+const SEARCHES_MAX: usize = 32;
+const SEARCHES_BYTES_MAX: usize = 2048;
 
 /// Fills what the client left out, as upstream's `SetDefaults_Pod…`.
 pub(crate) fn default_spec(spec: &mut Object, owner: SpecOwner) {
@@ -49,245 +52,202 @@ pub(crate) fn default_spec(spec: &mut Object, owner: SpecOwner) {
         .get("hostNetwork")
         .and_then(Value::as_bool)
         .unwrap_or_default();
-    for name in ["initContainers", "containers"] {
+    for name in ["initContainers", "containers", "ephemeralContainers"] {
         for container in tree::list_mut(spec, name) {
-            container::default_container(tree::as_object(container), owner, host_network);
+            let container = tree::as_object(container);
+            let had_resources = container.contains_key("resources");
+            container::default_container(container, owner, host_network);
+            if name == "ephemeralContainers" && !had_resources {
+                container.shift_remove("resources");
+            }
         }
     }
     for volume in tree::list_mut(spec, "volumes") {
-        default_volume(tree::as_object(volume));
-    }
-}
-
-fn default_volume(volume: &mut Object) {
-    if volume
-        .iter()
-        .filter(|(name, value)| *name != "name" && !value.is_null())
-        .count()
-        == 0
-    {
-        volume.insert("emptyDir".to_owned(), json!({}));
-    }
-    for name in ["secret", "configMap", "downwardAPI", "projected"] {
-        if let Some(source) = volume.get_mut(name).filter(|source| !source.is_null()) {
-            tree::default(tree::as_object(source), "defaultMode", DEFAULT_MODE);
-        }
-    }
-    if let Some(path) = volume.get_mut("hostPath").filter(|path| !path.is_null()) {
-        tree::default(tree::as_object(path), "type", "");
-    }
-    let Some(projected) = volume.get_mut("projected").and_then(Value::as_object_mut) else {
-        return;
-    };
-    for source in tree::list_mut(projected, "sources") {
-        let source = tree::as_object(source);
-        if let Some(token) = source
-            .get_mut("serviceAccountToken")
-            .filter(|t| !t.is_null())
-        {
-            tree::default(tree::as_object(token), "expirationSeconds", TOKEN_SECONDS);
-        }
-        if let Some(Value::Object(downward)) = source.get_mut("downwardAPI") {
-            for item in tree::list_mut(downward, "items") {
-                if let Some(Value::Object(field)) = item.get_mut("fieldRef") {
-                    tree::default_text(field, "apiVersion", "v1");
-                }
-            }
-        }
+        volume::default_volume(tree::as_object(volume));
     }
 }
 
 /// Checks a spec; `path` is where it is.
-pub(crate) fn validate_spec(
-    spec: &Value,
-    path: &Path,
-    owner: SpecOwner,
-    errors: &mut Vec<FieldError>,
-) {
-    let volumes = validate_volumes(spec, &path.child("volumes"), errors);
-    if tree::list(spec, &["containers"]).is_empty() {
-        errors.push(FieldError::required(&path.child("containers"), ""));
+pub(crate) fn validate_spec(spec: &Value, path: &Path, owner: SpecOwner, errors: &mut Errors) {
+    let spec = Place::new(spec, path.clone());
+    let grace = spec.get("terminationGracePeriodSeconds");
+    if !grace.is_present() {
+        grace.required("", errors);
     }
-    let mut names = std::collections::HashSet::new();
-    for field in ["containers", "initContainers"] {
-        for (i, one) in tree::list(spec, &[field]).iter().enumerate() {
-            let place = path.child(field).index(i);
-            container::validate(one, &place, &volumes, errors);
-            let name = tree::text(one, &["name"]);
-            if !name.is_empty() && !names.insert(name) {
-                errors.push(FieldError::duplicate(&place.child("name"), name));
-            }
+    let volumes = volume::validate(&spec.get("volumes"), errors);
+    let claims = validate_claims(&spec.get("resourceClaims"), errors);
+    let around = container::Surroundings {
+        volumes: &volumes,
+        claims: &claims,
+        grace: grace.int(),
+        restart: spec.get("restartPolicy").text(),
+        host_users: *spec.get("hostUsers").value != Value::Bool(false),
+        owner,
+    };
+    container::validate_all(&spec, around, errors);
+    validate_host_network(&spec, owner, errors);
+    required_choice(&spec, "restartPolicy", RESTART_POLICIES, errors);
+    required_choice(&spec, "dnsPolicy", DNS_POLICIES, errors);
+    let selector = spec.get("nodeSelector");
+    validation::labels(selector.value, &selector.path, errors);
+    security::validate_pod(&spec, errors);
+    affinity::validate_affinity(&spec.get("affinity"), errors);
+    validate_dns(&spec, errors);
+    validate_gates(&spec, errors);
+    affinity::validate_spreading(&spec.get("topologySpreadConstraints"), errors);
+    validate_names(&spec, errors);
+    affinity::validate_tolerations(&spec.get("tolerations"), errors);
+    for alias in spec.get("hostAliases").items() {
+        alias.get("ip").ip(errors);
+        for host in alias.get("hostnames").items() {
+            host.named(names::dns_subdomain, errors);
         }
     }
-    validate_host_ports(spec, path, errors);
-    choice(spec, path, "restartPolicy", RESTART_POLICIES, errors);
-    choice(spec, path, "dnsPolicy", DNS_POLICIES, errors);
-    let grace = "terminationGracePeriodSeconds";
-    validation::non_negative(tree::at(spec, &[grace]), &path.child(grace), errors);
-    if let Some(seconds) = tree::int(spec, &["activeDeadlineSeconds"])
-        && !(1..=i64::from(i32::MAX)).contains(&seconds)
-    {
-        let detail = "must be between 1 and 2147483647, inclusive";
-        let path = path.child("activeDeadlineSeconds");
-        errors.push(FieldError::invalid(&path, seconds, detail));
+    spec.get("preemptionPolicy")
+        .one_of(PREEMPTION_POLICIES, errors);
+    for (name, value) in spec.get("overhead").entries() {
+        validation::container_resource_name(name, &value, errors);
+        validation::quantity_value(name, &value, errors);
     }
-    validate_names(spec, path, errors);
-    validate_tolerations(spec, &path.child("tolerations"), errors);
-    validation::labels(
-        tree::at(spec, &["nodeSelector"]),
-        &path.child("nodeSelector"),
-        errors,
-    );
-    if owner == SpecOwner::Template && !tree::list(spec, &["ephemeralContainers"]).is_empty() {
+    security::validate_os(&spec, errors);
+    let ephemeral = spec.get("ephemeralContainers");
+    if owner == SpecOwner::Template && !ephemeral.is_unset() {
         let detail = "ephemeral containers not allowed in pod template";
-        errors.push(FieldError::forbidden(
-            &path.child("ephemeralContainers"),
-            detail,
-        ));
+        ephemeral.forbidden(detail, errors);
     }
 }
 
-fn choice(spec: &Value, path: &Path, field: &str, known: &[&str], errors: &mut Vec<FieldError>) {
-    match tree::text(spec, &[field]) {
-        "" => errors.push(FieldError::required(&path.child(field), "")),
-        value if known.contains(&value) => {}
-        value => errors.push(FieldError::not_supported(&path.child(field), value, known)),
-    }
+fn required_choice(spec: &Place<'_>, field: &str, known: &[&str], errors: &mut Errors) {
+    spec.get(field).required_one_of(known, errors);
 }
 
-fn validate_names(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    let subdomain: fn(&str) -> Vec<String> = names::dns_subdomain;
-    let label: fn(&str) -> Vec<String> = names::dns_label;
-    let checks = [
-        ("serviceAccountName", subdomain),
-        ("nodeName", subdomain),
-        ("priorityClassName", subdomain),
-        ("hostname", label),
-        ("subdomain", label),
-    ];
-    for (field, check) in checks {
-        let value = tree::text(spec, &[field]);
-        if !value.is_empty() {
-            validation::sentences(value, &path.child(field), check(value), errors);
+/// Checks the resource claims and returns their names.
+fn validate_claims<'a>(claims: &Place<'a>, errors: &mut Errors) -> HashSet<&'a str> {
+    let mut seen = HashSet::new();
+    for claim in claims.items() {
+        let name = claim.get("name");
+        if !name.required_text(errors) {
+            continue;
         }
-    }
-}
-
-fn validate_tolerations(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    for (i, toleration) in tree::list(spec, &["tolerations"]).iter().enumerate() {
-        let path = path.index(i);
-        let key = tree::text(toleration, &["key"]);
-        let operator = tree::text(toleration, &["operator"]);
-        let effect = tree::text(toleration, &["effect"]);
-        if key.is_empty() && operator != "Exists" {
-            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-            errors.push(FieldError::invalid(
-                &path.child("operator"),
-                operator,
-                detail,
-            ));
-        } else if !key.is_empty() {
-            validation::sentences(key, &path.child("key"), names::qualified_name(key), errors);
-        }
-        match operator {
-            "" | "Equal" => {}
-            "Exists" if !tree::text(toleration, &["value"]).is_empty() => {
-                let detail = "value must be empty when `operator` is 'Exists'";
-                errors.push(FieldError::invalid(
-                    &path.child("operator"),
-                    operator,
-                    detail,
-                ));
-            }
-            "Exists" => {}
-            other => errors.push(FieldError::not_supported(
-                &path.child("operator"),
-                other,
-                &["Equal", "Exists"],
-            )),
-        }
-        if !effect.is_empty() && !TOLERATION_EFFECTS.contains(&effect) {
-            let path = path.child("effect");
-            errors.push(FieldError::not_supported(&path, effect, TOLERATION_EFFECTS));
-        }
-        if tree::int(toleration, &["tolerationSeconds"]).is_some() && effect != "NoExecute" {
-            let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-            errors.push(FieldError::invalid(&path.child("effect"), effect, detail));
-        }
-    }
-}
-
-/// Checks the volumes and returns their names.
-fn validate_volumes<'a>(
-    spec: &'a Value,
-    path: &Path,
-    errors: &mut Vec<FieldError>,
-) -> std::collections::HashSet<&'a str> {
-    let mut seen = std::collections::HashSet::new();
-    for (i, volume) in tree::list(spec, &["volumes"]).iter().enumerate() {
-        let path = path.index(i);
-        let name = tree::text(volume, &["name"]);
-        if name.is_empty() {
-            errors.push(FieldError::required(&path.child("name"), ""));
+        if seen.insert(name.text()) {
+            name.named(names::dns_label, errors);
         } else {
-            validation::sentences(name, &path.child("name"), names::dns_label(name), errors);
-            if !seen.insert(name) {
-                errors.push(FieldError::duplicate(&path.child("name"), name));
+            name.duplicate(errors);
+        }
+        let (own, template) = (
+            claim.get("resourceClaimName"),
+            claim.get("resourceClaimTemplateName"),
+        );
+        let detail = match (own.is_present(), template.is_present()) {
+            (true, true) => {
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
             }
-        }
-        let sources: Vec<&String> = volume
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(field, value)| *field != "name" && !value.is_null())
-            .map(|(field, _)| field)
-            .collect();
-        if sources.is_empty() {
-            errors.push(FieldError::required(&path, "must specify a volume type"));
-        }
-        for extra in sources.iter().skip(1) {
-            let detail = "may not specify more than 1 volume type";
-            errors.push(FieldError::forbidden(&path.child(extra), detail));
-        }
-        let required = [
-            ("secret", "secretName"),
-            ("configMap", "name"),
-            ("hostPath", "path"),
-        ];
-        for (source, field) in required {
-            let value = tree::at(volume, &[source]);
-            if value.is_object() && tree::text(value, &[field]).is_empty() {
-                errors.push(FieldError::required(&path.child(source).child(field), ""));
+            (false, false) => {
+                "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
             }
-        }
+            _ => {
+                own.named_if_set(names::dns_subdomain, errors);
+                template.named_if_set(names::dns_subdomain, errors);
+                continue;
+            }
+        };
+        claim.invalid(detail, errors);
     }
     seen
 }
 
-fn validate_host_ports(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    let mut seen = std::collections::HashSet::new();
-    for (i, container) in tree::list(spec, &["containers"]).iter().enumerate() {
-        for (j, port) in tree::list(container, &["ports"]).iter().enumerate() {
-            let Some(host_port) = tree::int(port, &["hostPort"]).filter(|p| *p != 0) else {
-                continue;
-            };
-            let protocol = tree::text(port, &["protocol"]);
-            let address = tree::text(port, &["hostIP"]);
-            let key = format!("{protocol}/{address}/{host_port}");
-            let path = path.child("containers").index(i).child("ports").index(j);
-            if !seen.insert(key.clone()) {
-                errors.push(FieldError::duplicate(&path.child("hostPort"), key));
-            }
-            if tree::flag(spec, &["hostNetwork"])
-                && tree::int(port, &["containerPort"]) != Some(host_port)
-            {
+/// On the host's network a container's port is the host's.
+fn validate_host_network(spec: &Place<'_>, owner: SpecOwner, errors: &mut Errors) {
+    if !spec.get("hostNetwork").flag() {
+        return;
+    }
+    for container in spec.get("containers").items() {
+        for port in container.get("ports").items() {
+            let host = port.get("hostPort").int().unwrap_or_default();
+            let own = port.get("containerPort").int().unwrap_or_default();
+            if host != own && (owner == SpecOwner::Pod || host != 0) {
+                let path = port.path.child("hostPort");
                 let detail = "must match `containerPort` when `hostNetwork` is true";
-                errors.push(FieldError::invalid(
-                    &path.child("hostPort"),
-                    host_port,
-                    detail,
-                ));
+                errors.push(FieldError::invalid(&path, host, detail));
             }
         }
     }
+}
+
+fn validate_dns(spec: &Place<'_>, errors: &mut Errors) {
+    let config = spec.get("dnsConfig");
+    let servers = config.get("nameservers");
+    if spec.get("dnsPolicy").text() == "None" {
+        if !config.is_present() {
+            let detail = "must provide `dnsConfig` when `dnsPolicy` is None";
+            return config.required(detail, errors);
+        }
+        if servers.is_unset() {
+            let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            return servers.required(detail, errors);
+        }
+    }
+    if servers.len() > NAMESERVERS_MAX {
+        let detail = format!("must not have more than {NAMESERVERS_MAX} nameservers");
+        servers.invalid(detail, errors);
+    }
+    for server in servers.items() {
+        server.ip(errors);
+    }
+    let searches = config.get("searches");
+    if searches.len() > SEARCHES_MAX {
+        let detail = format!("must not have more than {SEARCHES_MAX} search paths");
+        searches.invalid(detail, errors);
+    }
+    let texts: Vec<&str> = searches.items().map(|one| one.text()).collect();
+    if texts.join(" ").len() > SEARCHES_BYTES_MAX {
+        let detail = format!(
+            "must not have more than {SEARCHES_BYTES_MAX} characters (including spaces) in the \
+             search list"
+        );
+        searches.invalid(detail, errors);
+    }
+    for search in searches.items().filter(|search| search.text() != ".") {
+        let text = search.text().strip_suffix('.').unwrap_or(search.text());
+        // Underscores are allowed in search paths.
+        let problems = names::dns_subdomain(&text.replace('_', "-"));
+        validation::sentences(text, &search.path, problems, errors);
+    }
+    for option in config.get("options").items() {
+        if option.get("name").text().is_empty() {
+            option.required("must not be empty", errors);
+        }
+    }
+}
+
+fn validate_gates(spec: &Place<'_>, errors: &mut Errors) {
+    for gate in spec.get("readinessGates").items() {
+        let kind = gate.get("conditionType");
+        kind.named(names::qualified_name, errors);
+    }
+    let mut seen = HashSet::new();
+    for gate in spec.get("schedulingGates").items() {
+        let name = gate.get("name").text();
+        let problems = names::qualified_name(name);
+        validation::sentences(name, &gate.path, problems, errors);
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(&gate.path, name));
+        }
+    }
+}
+
+fn validate_names(spec: &Place<'_>, errors: &mut Errors) {
+    for field in [
+        "serviceAccountName",
+        "nodeName",
+        "priorityClassName",
+        "runtimeClassName",
+    ] {
+        spec.get(field).named_if_set(names::dns_subdomain, errors);
+    }
+    for field in ["hostname", "subdomain"] {
+        spec.get(field).named_if_set(names::dns_label, errors);
+    }
+    let deadline = spec.get("activeDeadlineSeconds");
+    deadline.in_range(1..=i64::from(i32::MAX), errors);
 }

@@ -135,3 +135,178 @@ fn quality_of_service_follows_cpu_and_memory() {
         "Guaranteed"
     );
 }
+
+#[test]
+fn every_part_of_a_spec_is_checked_in_upstreams_words() {
+    let container = || json!({"name": "c", "image": "i"});
+    let with = |field: &str, value: Value| {
+        let mut one = container();
+        one[field] = value;
+        problems(json!({"containers": [one]}))
+    };
+    let spec = |field: &str, value: Value| {
+        let mut spec = json!({"containers": [container()]});
+        spec[field] = value;
+        problems(spec)
+    };
+    let cases = [
+        (
+            spec(
+                "volumes",
+                json!([{"name": "v", "emptyDir": {}, "hostPath": {"path": "/x"}}]),
+            ),
+            "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
+        ),
+        (
+            spec(
+                "volumes",
+                json!([{"name": "v", "hostPath": {"path": "/a/../b"}}]),
+            ),
+            "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
+        ),
+        (
+            spec(
+                "volumes",
+                json!([{"name": "v", "nfs": {"server": "s", "path": "rel"}}]),
+            ),
+            "spec.volumes[0].nfs.path: Invalid value: \"rel\": must be an absolute path",
+        ),
+        (
+            spec("volumes", json!([{"name": "v", "csi": {}}])),
+            "spec.volumes[0].csi.driver: Required value",
+        ),
+        (
+            spec("hostAliases", json!([{"ip": "x", "hostnames": ["a"]}])),
+            "spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ),
+        (
+            spec("dnsPolicy", json!("None")),
+            "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
+        ),
+        (
+            spec("securityContext", json!({"runAsUser": -1})),
+            "spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+        ),
+        (
+            spec(
+                "securityContext",
+                json!({"sysctls": [{"name": "Net", "value": "1"}]}),
+            ),
+            "spec.securityContext.sysctls[0].name: Invalid value: \"Net\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+        ),
+        (
+            spec(
+                "securityContext",
+                json!({"seccompProfile": {"type": "Localhost"}}),
+            ),
+            "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
+        ),
+        (
+            spec(
+                "affinity",
+                json!({"nodeAffinity":
+                {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}),
+            ),
+            "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value: must have at least one node selector term",
+        ),
+        (
+            spec(
+                "topologySpreadConstraints",
+                json!([{"maxSkew": 0, "topologyKey": "zone",
+                "whenUnsatisfiable": "DoNotSchedule"}]),
+            ),
+            "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
+        ),
+        (
+            with("envFrom", json!([{}])),
+            "spec.containers[0].envFrom: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
+        ),
+        (
+            with(
+                "env",
+                json!([{"name": "a", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]),
+            ),
+            "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.x\": error converting fieldPath: field label not supported: spec.x",
+        ),
+        (
+            with("lifecycle", json!({"preStop": {"sleep": {"seconds": 60}}})),
+            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 60: must be non-negative and less than terminationGracePeriodSeconds (30)",
+        ),
+        (
+            with(
+                "securityContext",
+                json!({"privileged": true, "allowPrivilegeEscalation": false}),
+            ),
+            "spec.containers[0].securityContext: Invalid value: {\"privileged\":true,\"allowPrivilegeEscalation\":false}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+        ),
+        (
+            with("resources", json!({"requests": {"example.com/gpu": "1"}})),
+            "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources",
+        ),
+        (
+            with(
+                "resizePolicy",
+                json!([{"resourceName": "disk", "restartPolicy": "NotRequired"}]),
+            ),
+            "spec.containers[0].resizePolicy: Unsupported value: \"disk\": supported values: \"cpu\", \"memory\"",
+        ),
+        (
+            spec(
+                "initContainers",
+                json!([{"name": "d", "image": "i",
+                "livenessProbe": {"exec": {"command": ["true"]}}}]),
+            ),
+            "spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
+        ),
+    ];
+    for (found, expected) in cases {
+        assert_eq!(found, [expected]);
+    }
+}
+
+#[test]
+fn a_gated_pod_may_only_be_confined_further() {
+    let mut old = pod(json!({"containers": [{"name": "c", "image": "i:1"}],
+        "schedulingGates": [{"name": "example.com/hold"}]}));
+    let change = |field: &str, value: Value| {
+        let mut new = old.clone();
+        new["spec"][field] = value;
+        let errors = Pod.validate_update(&new, &old, Prepare::Main);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(change("nodeSelector", json!({"zone": "a"})).is_empty());
+    assert!(change("schedulingGates", json!([])).is_empty());
+    assert_eq!(
+        change("schedulingGates", json!([{"name": "example.com/other"}])),
+        [
+            "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'example.com/other'"
+        ]
+    );
+    old["spec"]["nodeSelector"] = json!({"zone": "a"});
+    let mut new = old.clone();
+    new["spec"]["nodeSelector"] = json!({"zone": "b"});
+    let errors = Pod.validate_update(&new, &old, Prepare::Main);
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0].to_string().ends_with(
+            "only additions to spec.nodeSelector are allowed (no mutations or deletions)"
+        )
+    );
+}
+
+#[test]
+fn an_ended_container_stays_ended_when_nothing_restarts_it() {
+    let mut old = pod(json!({"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": "i"}]}));
+    old["status"] = json!({"containerStatuses": [
+        {"name": "c", "state": {"terminated": {"exitCode": 1}}}]});
+    let mut new = old.clone();
+    new["status"]["containerStatuses"][0]["state"] = json!({"running": {}});
+    let errors = Pod.validate_update(&new, &old, Prepare::Status);
+    assert_eq!(
+        errors[0].to_string(),
+        "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"
+    );
+    old["spec"]["restartPolicy"] = json!("OnFailure");
+    assert!(Pod.validate_update(&new, &old, Prepare::Status).is_empty());
+}

@@ -53,7 +53,7 @@ impl Strategy for Service {
                 keep_numbers(new, old);
                 drop_of_type(new, old);
             }
-            Prepare::Status => super::strategy::keep_all_but_status(new, old),
+            Prepare::Status | Prepare::Approval => super::strategy::keep_all_but_status(new, old),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The table of kinds is consistent in itself.
 
+mod kinds;
+
 use super::*;
 
 #[test]
