@@ -33,6 +33,30 @@ impl CallError {
             .is_some_and(|status| status.code() == code && status.message().contains(words))
     }
 
+    /// Whether another member might do better: this one is down, silent, or without a leader.
+    pub(crate) fn is_members_fault(&self) -> bool {
+        use tonic::Code;
+        match self {
+            Self::Timeout(_) => true,
+            Self::Etcd(Error::GRpcStatus(status)) => matches!(
+                status.code(),
+                Code::Unavailable
+                    | Code::Unknown
+                    | Code::Internal
+                    | Code::Cancelled
+                    | Code::DeadlineExceeded
+            ),
+            Self::Etcd(error) => matches!(error, Error::TransportError(_) | Error::IoError(_)),
+        }
+    }
+
+    /// Whether the call certainly never reached the cluster: there was no connection, or the member
+    /// refused it because it had no leader (it does so before it looks at the call).
+    pub(crate) fn is_not_done(&self) -> bool {
+        self.says(tonic::Code::Unavailable, "connect error")
+            || self.says(tonic::Code::Unavailable, "etcdserver: no leader")
+    }
+
     pub(crate) fn is_compacted(&self) -> bool {
         self.says(tonic::Code::OutOfRange, "has been compacted")
     }
@@ -64,6 +88,7 @@ impl CallError {
                     | Code::Unimplemented
             )
         });
+        let refused = refused || self.is_not_done();
         let fault = self.fault("commit to etcd");
         if refused {
             CommitError::Unavailable(fault)

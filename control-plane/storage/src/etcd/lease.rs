@@ -33,7 +33,7 @@ struct Granted {
 
 impl Leases {
     /// The lease for one more key that lives `ttl`.
-    pub(crate) async fn id(&self, client: &mut LeaseClient, ttl: Duration) -> Result<i64, Error> {
+    pub(crate) async fn id(&self, mut client: LeaseClient, ttl: Duration) -> Result<i64, Error> {
         let (seconds, reuse) = terms(ttl);
         let mut granted = self.granted.lock().await;
         let now = Instant::now();

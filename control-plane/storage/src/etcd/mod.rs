@@ -8,15 +8,17 @@ mod call;
 mod commit;
 mod keys;
 mod lease;
+mod members;
 mod watch;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, CompactionOptions, ConnectOptions, Error, GetOptions, Identity, TlsOptions,
+    Certificate, Client, CompactionOptions, ConnectOptions, GetOptions, Identity, TlsOptions,
 };
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::{Mutex, watch as tokio_watch};
@@ -25,9 +27,9 @@ use crate::error::{CommitError, CompactError, LoadError, OpenError, StoreError};
 use crate::model::{Caps, Commit, Entry, Op, Rev, check_ops};
 use crate::store::{ChangeStream, Load, Store};
 
-use self::call::CallError;
 use self::keys::Keys;
 use self::lease::Leases;
+use self::members::{Members, Repeat};
 use self::watch::Watcher;
 
 /// The prefix when none is given.
@@ -37,7 +39,7 @@ pub const ETCD_PREFIX: &str = "/skep";
 const PAGE_ENTRIES: i64 = 500;
 /// The largest answer that is read. A page that is larger is asked for in smaller pieces.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,18 +52,18 @@ pub struct EtcdConfig {
     pub prefix: String,
     /// Needed for `https`.
     pub tls: Option<EtcdTls>,
-    /// How long a request may take before its outcome counts as unknown.
+    /// How long a request may take, all tries together, before its outcome counts as unknown.
     pub request_timeout: Duration,
 }
 
 impl EtcdConfig {
-    /// Plain configuration for some endpoints: default prefix, no TLS, 10 s.
+    /// Plain configuration for some endpoints: default prefix, no TLS, 2 s.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             prefix: ETCD_PREFIX.to_owned(),
             tls: None,
-            request_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -87,11 +89,12 @@ impl std::fmt::Debug for EtcdTls {
 
 /// A store in etcd.
 pub struct EtcdStore {
-    client: Client,
+    members: Members,
     keys: Keys,
     leases: Leases,
-    request_timeout: Duration,
     progress: Progress,
+    /// The last commit got no answer: the next one asks first whether there is anybody.
+    doubtful: Arc<AtomicBool>,
     barriers: AtomicU64,
     barrier: Mutex<BarrierRead>,
     /// The revision that all streams should reach.
@@ -129,10 +132,6 @@ impl EtcdStore {
     /// # Errors
     /// [`OpenError::Engine`] with the reason.
     pub async fn connect(config: EtcdConfig) -> Result<Self, OpenError> {
-        let fault = |error: Error| {
-            let endpoints = config.endpoints.join(", ");
-            StoreError::with(format!("connect to etcd at {endpoints}"), error)
-        };
         let mut options = ConnectOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_keep_alive(KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT)
@@ -141,54 +140,46 @@ impl EtcdStore {
         if let Some(tls) = &config.tls {
             options = options.with_tls(tls_options(tls));
         }
-        let mut client = Client::connect(&config.endpoints, Some(options))
-            .await
-            .map_err(fault)?;
-        let status = tokio::time::timeout(config.request_timeout, client.status())
-            .await
-            .map_err(|_elapsed| {
-                StoreError::new(format!(
-                    "etcd at {} does not answer within {:?}",
-                    config.endpoints.join(", "),
-                    config.request_timeout
-                ))
-            })?
-            .map_err(fault)?;
-        let progress = progress_of(status.version());
+        let members = Members::prepare(&config.endpoints, &options, config.request_timeout).await?;
+        let (versions, silent) = members.versions().await.map_err(|error| {
+            StoreError::with(
+                format!("connect to etcd at {}", config.endpoints.join(", ")),
+                error,
+            )
+        })?;
+        // The oldest member decides, and one that does not answer may be older.
+        let in_order = versions
+            .iter()
+            .all(|version| progress_of(version) == Progress::Request);
+        let progress = match (in_order, silent) {
+            (true, 0) => Progress::Request,
+            (true, _) | (false, _) => Progress::Write,
+        };
         tracing::info!(
-            version = status.version(),
+            ?versions,
+            silent,
             ?progress,
             prefix = config.prefix,
             "etcd connected"
         );
         Ok(Self {
-            client,
+            members,
             keys: Keys::new(&config.prefix),
             leases: Leases::default(),
-            request_timeout: config.request_timeout,
             progress,
+            doubtful: Arc::default(),
             barriers: AtomicU64::new(0),
             barrier: Mutex::new(BarrierRead::default()),
             wanted: tokio_watch::Sender::new(Rev::default()),
         })
     }
 
-    async fn timed<T>(
-        &self,
-        call: impl Future<Output = Result<T, Error>> + Send,
-    ) -> Result<T, CallError> {
-        match tokio::time::timeout(self.request_timeout, call).await {
-            Ok(result) => result.map_err(CallError::Etcd),
-            Err(_) => Err(CallError::Timeout(self.request_timeout)),
-        }
-    }
-
     async fn read_revision(&self) -> Result<Rev, StoreError> {
-        let options = GetOptions::new().with_keys_only();
-        let mut kv = self.client.kv_client();
-        let answer = self
-            .timed(kv.get(self.keys.progress.clone(), Some(options)))
-            .await;
+        let read = |client: Client| {
+            let (mut kv, key) = (client.kv_client(), self.keys.progress.clone());
+            async move { kv.get(key, Some(GetOptions::new().with_keys_only())).await }
+        };
+        let answer = self.members.call(Repeat::Always, read).await;
         let answer = answer.map_err(|error| error.fault("read etcd's revision"))?;
         revision(answer.header())
     }
@@ -202,11 +193,13 @@ impl EtcdStore {
             if let Some(rev) = from.rev {
                 options = options.with_revision(signed(rev));
             }
-            let mut kv = self
-                .client
-                .kv_client()
-                .max_decoding_message_size(ANSWER_BYTES_MAX);
-            let mut answer = match self.timed(kv.get(from.start.clone(), Some(options))).await {
+            let read = |client: Client| {
+                let kv = client.kv_client();
+                let mut kv = kv.max_decoding_message_size(ANSWER_BYTES_MAX);
+                let (start, options) = (from.start.clone(), options.clone());
+                async move { kv.get(start, Some(options)).await }
+            };
+            let mut answer = match self.members.call(Repeat::Always, read).await {
                 Ok(answer) => answer,
                 Err(error) if error.is_oversize() && limit > 1 => {
                     limit /= 4;
@@ -247,18 +240,32 @@ struct LoadFrom {
 impl Store for EtcdStore {
     async fn commit(&self, ops: Vec<Op>) -> Result<Commit, CommitError> {
         check_ops(&ops)?;
+        if self.doubtful.load(Ordering::Relaxed) {
+            // A read that fails leaves no doubt about the write: it was not tried.
+            self.barrier().await.map_err(CommitError::Unavailable)?;
+            self.doubtful.store(false, Ordering::Relaxed);
+        }
         let mut retried = false;
         loop {
             let leases = self.lease_ids(&ops).await?;
-            let txn = commit::txn(&self.keys, &ops, &leases);
-            match self.timed(self.client.kv_client().txn(txn)).await {
+            let write = |client: Client| {
+                let (mut kv, txn) = (client.kv_client(), commit::txn(&self.keys, &ops, &leases));
+                async move { kv.txn(txn).await }
+            };
+            match self.members.call(Repeat::IfNotDone, write).await {
                 Ok(answer) => return commit::outcome(&ops, &answer),
                 Err(error) if error.is_lease_missing() && !retried => {
                     // A lease that was revoked behind our back: take new ones.
                     self.leases.forget(&leases).await;
                     retried = true;
                 }
-                Err(error) => return Err(error.into_commit()),
+                Err(error) => {
+                    let error = error.into_commit();
+                    if matches!(error, CommitError::Unknown(_)) {
+                        self.doubtful.store(true, Ordering::Relaxed);
+                    }
+                    return Err(error);
+                }
             }
         }
     }
@@ -328,9 +335,14 @@ impl Store for EtcdStore {
     }
 
     async fn compact(&self, upto: Rev) -> Result<(), CompactError> {
-        let options = CompactionOptions::new();
-        let mut kv = self.client.kv_client();
-        match self.timed(kv.compact(signed(upto), Some(options))).await {
+        let compact = |client: Client| {
+            let mut kv = client.kv_client();
+            async move {
+                kv.compact(signed(upto), Some(CompactionOptions::new()))
+                    .await
+            }
+        };
+        match self.members.call(Repeat::Always, compact).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_compacted() => Ok(()),
             Err(error) if error.is_future() => {
@@ -355,11 +367,11 @@ impl EtcdStore {
     /// A second handle on the same connection, for streams.
     fn reader(&self) -> Self {
         Self {
-            client: self.client.clone(),
+            members: self.members.clone(),
             keys: self.keys.clone(),
             leases: Leases::default(),
-            request_timeout: self.request_timeout,
             progress: self.progress,
+            doubtful: Arc::clone(&self.doubtful),
             barriers: AtomicU64::new(0),
             barrier: Mutex::new(BarrierRead::default()),
             wanted: self.wanted.clone(),
@@ -371,8 +383,8 @@ impl EtcdStore {
         for op in ops {
             let id = match op {
                 Op::Put { ttl: Some(ttl), .. } => {
-                    let mut client = self.client.lease_client();
-                    let granted = self.timed(self.leases.id(&mut client, *ttl)).await;
+                    let grant = |client: Client| self.leases.id(client.lease_client(), *ttl);
+                    let granted = self.members.call(Repeat::Always, grant).await;
                     Some(granted.map_err(|error| {
                         CommitError::Unavailable(error.fault("take a lease from etcd"))
                     })?)

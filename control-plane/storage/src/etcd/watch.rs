@@ -9,26 +9,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{Client, EventType, WatchOptions, WatchResponse, WatchStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::ChangesError;
 use crate::etcd::call::CallError;
+use crate::etcd::members::Repeat;
 use crate::etcd::{ANSWER_BYTES_MAX, EtcdStore, Progress, revision, signed, unsigned};
 use crate::model::{Batch, Change, Rev};
 
 /// How long a barrier's revision may be missing before the stream asks for it, and asks again.
 const NUDGE_AFTER: Duration = Duration::from_millis(5);
 const NUDGE_AGAIN: Duration = Duration::from_millis(100);
+/// How long a member may not tell of a revision that exists before another one is asked.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// How long a member may take to begin a watch.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between attempts to connect.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 
 pub(crate) struct Watcher {
     store: EtcdStore,
     wanted: watch::Receiver<Rev>,
     stream: Option<WatchStream>,
+    /// The member that the stream is of.
+    turn: usize,
+    /// Since when a revision is missing.
+    behind_since: Option<Instant>,
     /// The newest revision handed out, or read and waiting in `ready`.
     seen: Rev,
     ready: VecDeque<Arc<Batch>>,
@@ -44,6 +53,8 @@ impl Watcher {
             store,
             wanted,
             stream: None,
+            turn: 0,
+            behind_since: None,
             seen: after,
             ready: VecDeque::new(),
             partial: Vec::new(),
@@ -93,27 +104,38 @@ impl Watcher {
             .with_start_revision(signed(self.seen))
             .with_progress_notify()
             .with_fragment();
-        let mut client = self
-            .store
-            .client
-            .watch_client()
-            .max_decoding_message_size(ANSWER_BYTES_MAX);
-        match self.store.timed(client.watch(start, Some(options))).await {
-            Ok(stream) => self.stream = Some(stream),
-            Err(error) => {
+        let (turn, client) = self.store.members.current();
+        self.turn = turn;
+        let client = client.watch_client();
+        let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
+        let opened = tokio::time::timeout(OPEN_TIMEOUT, client.watch(start, Some(options)));
+        match opened.await {
+            Ok(Ok(stream)) => self.stream = Some(stream),
+            Ok(Err(error)) => {
+                let error = CallError::Etcd(error);
                 self.lost(&error.fault("watch etcd").to_string());
-                tokio::time::sleep(self.retry_after).await;
-                self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
+                self.pause().await;
+            }
+            Err(_) => {
+                self.lost("no answer");
+                self.pause().await;
             }
         }
         Ok(())
     }
 
+    async fn pause(&mut self) {
+        tokio::time::sleep(self.retry_after).await;
+        self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
+    }
+
     fn lost(&mut self, why: &str) {
+        self.store.members.leave(self.turn);
         tracing::warn!(revision = %self.seen, why, "watch on etcd lost, trying again");
         self.stream = None;
         self.partial.clear();
         self.nudge_at = None;
+        self.behind_since = None;
     }
 
     async fn take(&mut self, message: WatchResponse) -> Result<(), ChangesError> {
@@ -127,8 +149,7 @@ impl Watcher {
                 });
             }
             self.lost(message.cancel_reason());
-            tokio::time::sleep(self.retry_after).await;
-            self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
+            self.pause().await;
             return Ok(());
         }
         if message.created() {
@@ -156,6 +177,7 @@ impl Watcher {
     fn push(&mut self, batch: Batch) {
         self.seen = batch.rev;
         self.nudge_at = None;
+        self.behind_since = None;
         self.ready.push_back(Arc::new(batch));
     }
 
@@ -204,6 +226,11 @@ impl Watcher {
     }
 
     async fn nudge(&mut self) {
+        let since = *self.behind_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= STALLED_AFTER {
+            self.lost("the member does not tell of a revision that exists");
+            return;
+        }
         self.nudge_at = Some(Instant::now() + NUDGE_AGAIN);
         let nudged = match self.store.progress {
             Progress::Request => match &mut self.stream {
@@ -211,12 +238,11 @@ impl Watcher {
                 None => Ok(()),
             },
             Progress::Write => {
-                let key = self.store.keys.progress.clone();
-                let mut kv = self.store.client.kv_client();
-                self.store
-                    .timed(kv.put(key, Vec::new(), None))
-                    .await
-                    .map(drop)
+                let put = |client: Client| {
+                    let (mut kv, key) = (client.kv_client(), self.store.keys.progress.clone());
+                    async move { kv.put(key, Vec::new(), None).await }
+                };
+                self.store.members.call(Repeat::Always, put).await.map(drop)
             }
         };
         if let Err(error) = nudged {

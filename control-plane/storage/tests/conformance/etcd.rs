@@ -105,7 +105,7 @@ fn run(dir: &TempDir, client: u16, peer: u16) -> Child {
         .expect("run etcd: is Debian's package etcd-server installed?")
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .unwrap()
         .local_addr()

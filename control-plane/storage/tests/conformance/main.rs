@@ -13,6 +13,7 @@
 mod cases;
 mod embedded;
 mod etcd;
+mod etcd_cluster;
 mod faulty;
 mod memory;
 mod model;
