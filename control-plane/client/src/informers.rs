@@ -19,10 +19,13 @@ use crate::reflector;
 /// Shared informers over one API. Cloning shares.
 #[derive(Clone)]
 pub struct Informers {
+    /// For writes and live reads of whoever has this clone.
+    api: ApiHandle,
     shared: Arc<Shared>,
 }
 
 struct Shared {
+    /// For lists and watches.
     api: ApiHandle,
     by_kind: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     tasks: TaskTracker,
@@ -42,20 +45,31 @@ impl Informers {
     #[must_use]
     pub fn new(api: ApiHandle, shutdown: CancellationToken) -> Self {
         let shared = Shared {
-            api,
+            api: Arc::clone(&api),
             by_kind: Mutex::default(),
             tasks: TaskTracker::new(),
             shutdown,
         };
         Self {
+            api,
             shared: Arc::new(shared),
+        }
+    }
+
+    /// The same informers with another API for writes and live reads: a leader's, say, whose writes
+    /// carry a condition.
+    #[must_use]
+    pub fn with_api(&self, api: ApiHandle) -> Self {
+        Self {
+            api,
+            shared: Arc::clone(&self.shared),
         }
     }
 
     /// The API behind the informers, for writes and live reads.
     #[must_use]
     pub fn api(&self) -> &ApiHandle {
-        &self.shared.api
+        &self.api
     }
 
     /// The informer of `K`; its list and watch start with the first call. Must be called within a

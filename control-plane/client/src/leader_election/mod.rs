@@ -54,6 +54,17 @@ impl LeaderConfig {
 struct Observed {
     spec: LeaseSpec,
     at: Instant,
+    /// The lease's resourceVersion.
+    revision: u64,
+}
+
+/// One time of leading.
+#[derive(Debug, Clone)]
+pub struct Term {
+    /// Ends when the lease is lost. Whoever leads may end it as well, to give the lease back.
+    pub stop: CancellationToken,
+    /// The lease's resourceVersion when the term began: while the lease has it, nobody else leads.
+    pub revision: u64,
 }
 
 #[derive(Debug, PartialEq)]
@@ -117,11 +128,11 @@ impl LeaderElector {
         Self { api, config, clock }
     }
 
-    /// Waits for the lease, runs `lead` with a token that ends when the lease is lost, and starts
+    /// Waits for the lease, runs `lead` with a term that ends when the lease is lost, and starts
     /// over; until `shutdown`. The lease is given back at an orderly end.
     pub async fn run<F, Fut>(&self, shutdown: CancellationToken, mut lead: F)
     where
-        F: FnMut(CancellationToken) -> Fut,
+        F: FnMut(Term) -> Fut,
         Fut: Future<Output = ()>,
     {
         while !shutdown.is_cancelled() {
@@ -131,20 +142,24 @@ impl LeaderElector {
                 () = self.acquire(&mut observed) => {}
             }
             info!(lease = %self.config.lease, identity = %self.config.identity, "leads");
-            let term = shutdown.child_token();
+            let stop = shutdown.child_token();
+            let term = Term {
+                stop: stop.clone(),
+                revision: observed.as_ref().map_or(0, |seen: &Observed| seen.revision),
+            };
             let renewals = async {
                 tokio::select! {
-                    () = term.cancelled() => {}
+                    () = stop.cancelled() => {}
                     () = self.renew(&mut observed) => {
                         warn!(lease = %self.config.lease, "lease lost, stops leading");
-                        term.cancel();
+                        stop.cancel();
                     }
                 }
             };
-            // Both sides end with `term`, so neither is dropped half-way.
+            // Both sides end with `stop`, so neither is dropped half-way.
             tokio::join!(renewals, async {
-                lead(term.clone()).await;
-                term.cancel();
+                lead(term).await;
+                stop.cancel();
             });
             self.release(observed).await;
         }
@@ -184,10 +199,11 @@ impl LeaderElector {
     /// Whether we hold the lease after this try.
     async fn try_hold(&self, observed: &mut Option<Observed>) -> Result<bool, ApiError> {
         let now = MicroTime::from_timestamp(self.clock.now());
-        let lease = match self.api.get(LEASES, &self.config.lease).await {
-            Ok(object) => object
-                .decode::<Lease>()
-                .map_err(|error| malformed(&error))?,
+        let (lease, revision) = match self.api.get(LEASES, &self.config.lease).await {
+            Ok(object) => {
+                let lease = object.decode::<Lease>();
+                (lease.map_err(|error| malformed(&error))?, object.revision)
+            }
             Err(error) if error.is_not_found() => {
                 return self.create(observed, now).await;
             }
@@ -199,6 +215,7 @@ impl LeaderElector {
             _ => Observed {
                 spec: spec.clone(),
                 at: Instant::now(),
+                revision,
             },
         };
         let silent_for = seen.at.elapsed();
@@ -224,7 +241,7 @@ impl LeaderElector {
         };
         lease.metadata.name = Some(self.config.lease.name.to_string());
         let body = serde_json::to_value(&lease).map_err(|error| malformed(&error))?;
-        let held = match self.create_lease(body.clone()).await {
+        let made = match self.create_lease(body.clone()).await {
             // At the very first start nobody leads yet, so nobody has made the namespace.
             Err(error) if error.is_not_found() => {
                 let namespace = json!({"metadata": {"name": self.config.lease.namespace}});
@@ -236,24 +253,23 @@ impl LeaderElector {
             }
             other => other?,
         };
-        if held {
-            *observed = Some(Observed {
-                spec,
-                at: Instant::now(),
-            });
-        }
-        Ok(held)
+        *observed = made.map(|revision| Observed {
+            spec,
+            at: Instant::now(),
+            revision,
+        });
+        Ok(made.is_some())
     }
 
-    /// False when somebody was faster.
-    async fn create_lease(&self, body: serde_json::Value) -> Result<bool, ApiError> {
+    /// The new lease's revision; `None` when somebody was faster.
+    async fn create_lease(&self, body: serde_json::Value) -> Result<Option<u64>, ApiError> {
         match self
             .api
             .create(LEASES, &self.config.lease.namespace, body)
             .await
         {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_already_exists() => Ok(false),
+            Ok(made) => Ok(Some(made.revision)),
+            Err(error) if error.is_already_exists() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -272,10 +288,11 @@ impl LeaderElector {
             .update(LEASES, &self.config.lease, None, body)
             .await
         {
-            Ok(_) => {
+            Ok(written) => {
                 *observed = Some(Observed {
                     spec,
                     at: Instant::now(),
+                    revision: written.revision,
                 });
                 Ok(true)
             }

@@ -62,7 +62,7 @@ async fn lead(
                     watch.terms.push(identity.to_owned());
                     assert_eq!(watch.leading.len(), 1, "two leaders: {:?}", watch.leading);
                 }
-                term.cancelled().await;
+                term.stop.cancelled().await;
                 watch.lock().leading.retain(|other| other != identity);
             }
         })
