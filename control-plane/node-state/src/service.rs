@@ -21,6 +21,7 @@ use crate::feed::Feed;
 use crate::index::Index;
 use crate::lag::{NodeProgress, Progress};
 use crate::peer;
+use crate::relay;
 use crate::reports::Reports;
 use crate::stream::{DOWN_QUEUE, NodeStream};
 use crate::tunnel::Tunnels;
@@ -351,5 +352,16 @@ impl NodeLink for NodeState {
             .accept(&node, request.into_inner())
             .await?;
         Ok(Response::new(ReceiverStream::new(down).map(Ok).boxed()))
+    }
+
+    type RelayStream = Pin<Box<dyn Stream<Item = Result<pb::SessionUp, Status>> + Send>>;
+
+    async fn relay(
+        &self,
+        request: Request<Streaming<pb::RelayDown>>,
+    ) -> Result<Response<Self::RelayStream>, Status> {
+        peer::control_plane(&request)?;
+        let up = relay::accept(&self.shared.tunnels, request.into_inner()).await?;
+        Ok(Response::new(ReceiverStream::new(up).map(Ok).boxed()))
     }
 }

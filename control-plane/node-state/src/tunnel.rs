@@ -4,7 +4,7 @@
 //! node needs no inbound port.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,12 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};
 
+use crate::relay::Peers;
 use crate::stream::{Down, message};
 
 /// How long a node may take to open a session.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages of a session that wait in one direction.
-const SESSION_QUEUE: usize = 16;
+pub(crate) const SESSION_QUEUE: usize = 16;
 
 /// Why a session did not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,15 +60,39 @@ struct Inner {
 #[derive(Debug, Clone, Default)]
 pub struct Tunnels {
     inner: Arc<Mutex<Inner>>,
+    peers: Arc<OnceLock<Peers>>,
     tasks: TaskTracker,
 }
 
 impl Tunnels {
-    /// Asks `node` for a session and waits until it is open.
+    /// Where a node may be that has no stream here. Once; later calls change nothing.
+    pub fn set_peers(&self, peers: Peers) {
+        drop(self.peers.set(peers));
+    }
+
+    /// Asks `node` for a session, through another control plane when the node's stream is there,
+    /// and waits until it is open.
     ///
     /// # Errors
     /// The node is not connected, or does not answer in time.
     pub async fn open(
+        &self,
+        node: &str,
+        request: open_session::Request,
+    ) -> Result<TunnelSession, OpenError> {
+        match (
+            self.open_here(node, request.clone()).await,
+            self.peers.get(),
+        ) {
+            (Err(OpenError::NotConnected { .. }), Some(peers)) => {
+                peers.open(node, request, &self.tasks).await
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    /// As [`Tunnels::open`], for a node whose stream is here.
+    pub(crate) async fn open_here(
         &self,
         node: &str,
         request: open_session::Request,
@@ -115,6 +140,11 @@ impl Tunnels {
     pub(crate) async fn stopped(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Owns what relays sessions.
+    pub(crate) const fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     /// A node's stream is open. Answers the number that [`Tunnels::leave`] takes.
