@@ -76,8 +76,7 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     };
     let sources = inspect::Sources {
         node: node_name.clone(),
-        control_plane: config.control_plane.clone(),
-        link: link.status(),
+        link: link.clone(),
         hub: hub.clone(),
         proxy,
         bpffs: config.bpffs.clone(),
@@ -238,7 +237,7 @@ async fn join(
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let settings = LinkConfig {
         node_name: node_name.to_owned(),
-        control_plane: config.control_plane.clone(),
+        control_planes: config.control_planes.clone(),
         ca_file: config.ca_file.clone(),
         join_token_file: config.join_token_file.clone(),
         pki_dir: config.data_dir.join("pki"),

@@ -36,9 +36,10 @@ pub(crate) struct Config {
     /// Address of this node, the primary one first; may be given twice for dual stack.
     #[arg(long = "node-ip", required = true)]
     pub(crate) node_ips: Vec<IpAddr>,
-    /// The control plane's node listener, `host:port`.
-    #[arg(long)]
-    pub(crate) control_plane: String,
+    /// The control planes' node listeners, `host:port`, comma-separated: the agent keeps to one and
+    /// goes to the next when that one fails.
+    #[arg(long = "control-plane", value_delimiter = ',', required = true)]
+    pub(crate) control_planes: Vec<String>,
     /// File with the token of the first join.
     #[arg(long)]
     pub(crate) join_token_file: PathBuf,

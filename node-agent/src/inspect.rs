@@ -13,11 +13,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use node_agent_datapath::inspect::{InspectError, Inspector, Query};
 use node_agent_proxy::{LagHistogram, Proxy};
 use node_agent_state::StateHub;
-use node_agent_state::link::LinkStatus;
+use node_agent_state::link::Link;
 use proto::inspect::v1 as pb;
 use proto::inspect::v1::inspect_server::{Inspect, InspectServer};
 use tokio::net::UnixListener;
-use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -30,8 +29,7 @@ const SOCKET_MODE: u32 = 0o660;
 pub(crate) struct Sources {
     pub(crate) node: String,
     /// As given in the configuration.
-    pub(crate) control_plane: String,
-    pub(crate) link: watch::Receiver<LinkStatus>,
+    pub(crate) link: Link,
     pub(crate) hub: StateHub,
     pub(crate) proxy: Proxy,
     /// Where the BPF file system is mounted.
@@ -125,7 +123,7 @@ impl InspectService {
         let snapshot = self.sources.hub.snapshot();
         let proxy = self.sources.proxy.status();
         let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-        let link = self.sources.link.borrow().clone();
+        let link = self.sources.link.status().borrow().clone();
         let mut components = self.components();
         components.push(pb::Component {
             name: "link".to_owned(),
@@ -139,7 +137,7 @@ impl InspectService {
             pid: std::process::id(),
             started_unix_seconds: unix_seconds(self.started),
             connected: link.connected,
-            control_plane: self.sources.control_plane.clone(),
+            control_plane: self.sources.link.control_plane().to_owned(),
             revision_seen: snapshot.revision,
             revision_applied: self.sources.hub.progress().borrow().revision,
             pods: count(snapshot.pods.len()),

@@ -197,7 +197,7 @@ fn link_config(dir: &std::path::Path, ca: &str, token: &str, server: SocketAddr)
     std::fs::write(dir.join("token"), token).unwrap();
     LinkConfig {
         node_name: "node-1".into(),
-        control_plane: server.to_string(),
+        control_planes: vec![server.to_string()],
         ca_file: dir.join("ca.crt"),
         join_token_file: dir.join("token"),
         pki_dir: dir.join("pki"),

@@ -88,10 +88,14 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Loads the identity from disk, or joins and stores it.
-    pub(crate) async fn obtain(config: &LinkConfig) -> Result<Self, JoinError> {
+    /// Loads the identity from disk, or joins and stores it. `turn`: which control plane to ask
+    /// first; answers which one to go on with.
+    pub(crate) async fn obtain(
+        config: &LinkConfig,
+        mut turn: usize,
+    ) -> Result<(Self, usize), JoinError> {
         if let Some(identity) = load(&config.pki_dir)? {
-            return Ok(identity);
+            return Ok((identity, turn));
         }
         let token = read("join token", &config.join_token_file)?;
         let (key, csr) = request(&config.node_name)?;
@@ -102,25 +106,27 @@ impl Identity {
         };
         let mut pause = RECONNECT_PAUSE_MIN;
         loop {
-            let mut client = client_with(config, None)?;
+            let mut client = client_with(config, turn, None)?;
             match client.join(request.clone()).await {
                 Ok(answer) => {
                     let certificate = answer.into_inner().certificate;
                     let identity = Self { key, certificate };
                     store(&config.pki_dir, &identity)?;
                     info!(node = %config.node_name, "joined the cluster");
-                    return Ok(identity);
+                    return Ok((identity, turn));
                 }
                 Err(status) if is_final(status.code()) => {
                     return Err(JoinError::Refused {
-                        address: config.control_plane.clone(),
+                        address: config.control_plane(turn).to_owned(),
                         node: config.node_name.clone(),
                         reason: status.message().to_owned(),
                         token_file: config.join_token_file.clone(),
                     });
                 }
                 Err(status) => {
-                    warn!(control_plane = %config.control_plane, error = %status, "waiting to join");
+                    let control_plane = config.control_plane(turn);
+                    warn!(control_plane, error = %status, "waiting to join");
+                    turn = turn.wrapping_add(1);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
                 }
@@ -143,13 +149,24 @@ fn is_final(code: Code) -> bool {
 /// A client that shows `identity`.
 pub(crate) fn client(
     config: &LinkConfig,
+    turn: usize,
     identity: &Identity,
 ) -> Result<NodeLinkClient<Channel>, JoinError> {
-    client_with(config, Some(identity))
+    client_with(config, turn, Some(identity))
+}
+
+/// A client that shows the identity on disk.
+pub(crate) fn stored_client(
+    config: &LinkConfig,
+    turn: usize,
+) -> Result<NodeLinkClient<Channel>, JoinError> {
+    let identity = load(&config.pki_dir)?;
+    client_with(config, turn, identity.as_ref())
 }
 
 fn client_with(
     config: &LinkConfig,
+    turn: usize,
     identity: Option<&Identity>,
 ) -> Result<NodeLinkClient<Channel>, JoinError> {
     let ca = read("cluster CA", &config.ca_file)?;
@@ -160,11 +177,12 @@ fn client_with(
             &identity.key,
         ));
     }
+    let control_plane = config.control_plane(turn);
     let address = |source| JoinError::Address {
-        address: config.control_plane.clone(),
+        address: control_plane.to_owned(),
         source,
     };
-    let endpoint = Endpoint::from_shared(format!("https://{}", config.control_plane))
+    let endpoint = Endpoint::from_shared(format!("https://{control_plane}"))
         .map_err(address)?
         .tls_config(tls)
         .map_err(address)?
@@ -213,7 +231,7 @@ async fn renew(link: &Link) -> Result<(), String> {
         certificate: answer.into_inner().certificate,
     };
     store(&config.pki_dir, &identity).map_err(|error| error.to_string())?;
-    link.replace_client(client(config, &identity).map_err(|error| error.to_string())?);
+    link.replace_client(client(config, link.turn(), &identity).map_err(|error| error.to_string())?);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod stream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
+use tracing::warn;
 
 use crate::hub::{StateHub, StateWriter};
 pub use identity::{Identity, JoinError};
@@ -42,8 +44,8 @@ pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct LinkConfig {
     /// Name of this node.
     pub node_name: String,
-    /// `host:port` of the control plane's node listener.
-    pub control_plane: String,
+    /// `host:port` of the node listeners of all control planes, at least one: any of them will do.
+    pub control_planes: Vec<String>,
     /// The cluster's CA, PEM: the only issuer that is trusted.
     pub ca_file: PathBuf,
     /// Token for the first join; not read once there is a certificate.
@@ -52,6 +54,24 @@ pub struct LinkConfig {
     pub pki_dir: PathBuf,
     /// Changes when the machine boots.
     pub boot_id: String,
+}
+
+impl LinkConfig {
+    /// The control plane of turn `turn`: round and round.
+    pub(crate) fn control_plane(&self, turn: usize) -> &str {
+        let count = self.control_planes.len().max(1);
+        self.control_planes
+            .get(turn % count)
+            .map_or("", String::as_str)
+    }
+}
+
+/// Spreads the nodes over the control planes, each always the same way (FNV-1a).
+fn start_at(node_name: &str) -> usize {
+    let hash = node_name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    usize::try_from(hash).unwrap_or(0)
 }
 
 /// What the link is doing.
@@ -72,6 +92,8 @@ pub struct Link {
 #[derive(Debug)]
 struct Shared {
     config: LinkConfig,
+    /// Counts on; which of the control planes is in use.
+    turn: AtomicUsize,
     client: Mutex<NodeLinkClient<Channel>>,
     status: watch::Sender<LinkStatus>,
 }
@@ -83,11 +105,13 @@ impl Link {
     /// # Errors
     /// [`JoinError`]: an unreadable file, a refused token.
     pub async fn connect(config: LinkConfig) -> Result<Self, JoinError> {
-        let identity = Identity::obtain(&config).await?;
-        let client = identity::client(&config, &identity)?;
+        let first = start_at(&config.node_name);
+        let (identity, turn) = Identity::obtain(&config, first).await?;
+        let client = identity::client(&config, turn, &identity)?;
         let (status, _) = watch::channel(LinkStatus::default());
         let shared = Shared {
             config,
+            turn: AtomicUsize::new(turn),
             client: Mutex::new(client),
             status,
         };
@@ -118,10 +142,31 @@ impl Link {
         self.shared.status.subscribe()
     }
 
-    /// `host:port` of the control plane.
+    /// `host:port` of the control plane that is in use.
     #[must_use]
     pub fn control_plane(&self) -> &str {
-        &self.shared.config.control_plane
+        self.shared.config.control_plane(self.turn())
+    }
+
+    pub(crate) fn turn(&self) -> usize {
+        self.shared.turn.load(Ordering::Relaxed)
+    }
+
+    /// Goes to the next control plane. False when there is only one.
+    pub(crate) fn take_next(&self) -> bool {
+        if self.shared.config.control_planes.len() < 2 {
+            return false;
+        }
+        let turn = self
+            .shared
+            .turn
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1);
+        match identity::stored_client(&self.shared.config, turn) {
+            Ok(client) => self.replace_client(client),
+            Err(error) => warn!(%error, "cannot turn to the next control plane"),
+        }
+        true
     }
 
     pub(crate) fn client(&self) -> NodeLinkClient<Channel> {

@@ -67,6 +67,7 @@ pub(super) async fn run(
 ) {
     let mut applier = Applier::default();
     let mut pause = RECONNECT_PAUSE_MIN;
+    let mut turned = 0;
     while !stop.is_cancelled() {
         let (up, outgoing) = mpsc::channel(UP_QUEUE);
         let mut connection = Connection {
@@ -86,12 +87,19 @@ pub(super) async fn run(
         };
         if connection.welcomed {
             pause = RECONNECT_PAUSE_MIN;
+            turned = 0;
         }
         warn!(control_plane = %link.control_plane(), error = %end, "not connected; state stays in force");
         link.set_status(LinkStatus {
             connected: false,
             error: Some(end.to_string()),
         });
+        turned += 1;
+        // The others are tried at once, each; only when none answers is there a pause.
+        if link.take_next() && turned < link.config().control_planes.len() {
+            continue;
+        }
+        turned = 0;
         let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
         tokio::select! {
             () = stop.cancelled() => break,
