@@ -10,8 +10,6 @@ use control_plane_client::{Clock, Health};
 pub struct Config {
     /// PEM of the cluster CA, published as `kube-root-ca.crt` in every namespace.
     pub cluster_ca_pem: String,
-    /// Where clients reach this API server: endpoints of the `kubernetes` Service.
-    pub advertise: Vec<IpAddr>,
     /// Port of the API server behind the `kubernetes` Service.
     pub api_port: u16,
     /// ClusterIPs of the `kubernetes` Service: the first address of each service range.

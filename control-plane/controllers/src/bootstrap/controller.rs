@@ -1,12 +1,11 @@
-//! Creates the system objects and keeps the API server's endpoints true.
+//! Creates the system objects. Where the API's Service leads is held true by the API servers.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use control_plane_client::resources::{ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, SERVICES};
+use control_plane_client::resources::{NAMESPACES, SERVICES};
 use control_plane_client::{Change, Informer, ObjectKey, Resource, Subscription, WorkQueue};
-use proto_api::types::core::v1::{Endpoints, Namespace, Service};
-use proto_api::types::discovery::v1::EndpointSlice;
+use proto_api::types::core::v1::{Namespace, Service};
 use serde_json::Value;
 use tracing::warn;
 
@@ -19,8 +18,6 @@ use crate::runner::{Next, Reconciler};
 pub(crate) enum System {
     Namespace(&'static str),
     ApiService,
-    ApiSlice,
-    ApiEndpoints,
     DnsService,
 }
 
@@ -28,21 +25,15 @@ pub(crate) struct BootstrapController {
     context: Context,
     namespaces: Arc<Informer<Namespace>>,
     services: Arc<Informer<Service>>,
-    slices: Arc<Informer<EndpointSlice>>,
-    endpoints: Arc<Informer<Endpoints>>,
-    _subscriptions: [Subscription; 4],
+    _subscriptions: [Subscription; 2],
 }
 
 impl BootstrapController {
     pub(crate) async fn start(context: Context) -> (Arc<Self>, WorkQueue<System>) {
         let namespaces = context.informers.of::<Namespace>();
         let services = context.informers.of::<Service>();
-        let slices = context.informers.of::<EndpointSlice>();
-        let endpoints = context.informers.of::<Endpoints>();
         namespaces.synced().await;
         services.synced().await;
-        slices.synced().await;
-        endpoints.synced().await;
         let queue = WorkQueue::new();
         let wake = queue.clone();
         let on_namespace = namespaces.subscribe(move |change| {
@@ -63,26 +54,11 @@ impl BootstrapController {
                 _ => {}
             }
         });
-        let is_api = |key: &ObjectKey| (&*key.namespace, &*key.name) == (API_NAMESPACE, API_NAME);
-        let wake = queue.clone();
-        let on_slice = slices.subscribe(move |change| {
-            if is_api(&change.object().key) {
-                wake.add(System::ApiSlice);
-            }
-        });
-        let wake = queue.clone();
-        let on_endpoints = endpoints.subscribe(move |change| {
-            if is_api(&change.object().key) {
-                wake.add(System::ApiEndpoints);
-            }
-        });
-        let subscriptions = [on_namespace, on_service, on_slice, on_endpoints];
+        let subscriptions = [on_namespace, on_service];
         let controller = Self {
             context,
             namespaces,
             services,
-            slices,
-            endpoints,
             _subscriptions: subscriptions,
         };
         for system in controller.all_keys() {
@@ -124,38 +100,6 @@ impl BootstrapController {
             }
         }
     }
-
-    async fn slice(&self) -> Result<Next, ReconcileError> {
-        let wanted = objects::api_slice(&self.context.config);
-        let Some(present) = self.slices.get(&ObjectKey::new(API_NAMESPACE, API_NAME)) else {
-            return self.create(ENDPOINT_SLICES, API_NAMESPACE, wanted).await;
-        };
-        let decoded: EndpointSlice =
-            serde_json::from_value(wanted.clone()).map_err(|source| ReconcileError::Encode {
-                what: "EndpointSlice",
-                source,
-            })?;
-        if present.endpoints != decoded.endpoints || present.ports != decoded.ports {
-            self.context.patch_seen(&present, wanted).await?;
-        }
-        Ok(Next::Done)
-    }
-
-    async fn api_endpoints(&self) -> Result<Next, ReconcileError> {
-        let wanted = objects::api_endpoints(&self.context.config);
-        let Some(present) = self.endpoints.get(&ObjectKey::new(API_NAMESPACE, API_NAME)) else {
-            return self.create(ENDPOINTS, API_NAMESPACE, wanted).await;
-        };
-        let decoded: Endpoints =
-            serde_json::from_value(wanted.clone()).map_err(|source| ReconcileError::Encode {
-                what: "Endpoints",
-                source,
-            })?;
-        if present.subsets != decoded.subsets {
-            self.context.patch_seen(&present, wanted).await?;
-        }
-        Ok(Next::Done)
-    }
 }
 
 #[async_trait]
@@ -181,18 +125,11 @@ impl Reconciler for BootstrapController {
                 self.service(DNS_NAMESPACE, objects::dns_service(config))
                     .await
             }
-            System::ApiSlice => self.slice().await,
-            System::ApiEndpoints => self.api_endpoints().await,
         }
     }
 
     fn all_keys(&self) -> Vec<System> {
-        let rest = [
-            System::ApiService,
-            System::ApiSlice,
-            System::ApiEndpoints,
-            System::DnsService,
-        ];
+        let rest = [System::ApiService, System::DnsService];
         objects::NAMESPACES
             .into_iter()
             .map(System::Namespace)

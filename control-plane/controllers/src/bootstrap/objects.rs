@@ -44,7 +44,7 @@ fn service(name: &str, labels: &Value, ips: &[IpAddr], ports: &Value) -> Value {
 }
 
 /// The Service through which pods reach the API server. Without a selector: its endpoints are
-/// [`api_slice`] and [`api_endpoints`].
+/// the API servers' business.
 pub(super) fn api_service(config: &Config) -> Value {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let ports = json!([
@@ -68,56 +68,4 @@ pub(super) fn dns_service(config: &Config) -> Value {
         {"name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": 9153},
     ]);
     service(DNS_NAME, &labels, &config.dns_service_ips, &ports)
-}
-
-fn primary(config: &Config) -> Option<Family> {
-    config
-        .kubernetes_service_ips
-        .first()
-        .map(|ip| Family::of(*ip))
-}
-
-fn advertised(config: &Config) -> Vec<IpAddr> {
-    let family = primary(config);
-    config
-        .advertise
-        .iter()
-        .copied()
-        .filter(|ip| Some(Family::of(*ip)) == family)
-        .collect()
-}
-
-/// The EndpointSlice of [`api_service`].
-pub(super) fn api_slice(config: &Config) -> Value {
-    let endpoints: Vec<Value> = advertised(config)
-        .iter()
-        .map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}}))
-        .collect();
-    json!({
-        "metadata": {
-            "name": API_NAME,
-            "labels": {"kubernetes.io/service-name": API_NAME},
-        },
-        "addressType": primary(config).unwrap_or(Family::V4).name(),
-        "endpoints": endpoints,
-        "ports": [{"name": "https", "port": config.api_port, "protocol": "TCP"}],
-    })
-}
-
-/// The Endpoints of [`api_service`].
-pub(super) fn api_endpoints(config: &Config) -> Value {
-    let addresses: Vec<Value> = advertised(config)
-        .iter()
-        .map(|ip| json!({"ip": ip}))
-        .collect();
-    json!({
-        "metadata": {
-            "name": API_NAME,
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-        },
-        "subsets": [{
-            "addresses": addresses,
-            "ports": [{"name": "https", "port": config.api_port, "protocol": "TCP"}],
-        }],
-    })
 }

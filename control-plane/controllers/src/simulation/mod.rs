@@ -25,7 +25,6 @@ fn config(clock: Clock, health: Health) -> Config {
     let address = |text: &str| text.parse::<IpAddr>().expect("address");
     Config {
         cluster_ca_pem: "CA".to_owned(),
-        advertise: vec![address("10.88.0.1")],
         api_port: 6443,
         kubernetes_service_ips: vec![address("10.96.0.1")],
         dns_service_ips: vec![address("10.96.0.10")],
