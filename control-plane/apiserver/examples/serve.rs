@@ -21,7 +21,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = ([127, 0, 0, 1], port).into();
     let config = ApiServerConfig {
         pki: Arc::new(Pki::open(&dir.join("pki"))?),
+        identity: "serve".to_owned(),
         bind: vec![address],
+        shared_bind: Vec::new(),
+        nodes: None,
         advertise: address,
         extra_names: Vec::new(),
         service_cidr: "10.96.0.0/16".to_owned(),

@@ -1,20 +1,19 @@
-//! What every cluster has from its first second: four namespaces, and the `kubernetes` service
-//! that leads to this server.
+//! What every cluster has from its first second: four namespaces, and the `kubernetes` service.
+//! Where that service leads is told by `members`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::auth::User;
-use crate::registry::Kind;
-use crate::server::{Server, Target, WriteContext};
+use crate::server::{Server, WriteContext};
 use crate::status::StatusError;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 const SERVICE: &str = "kubernetes";
 
-/// Creates what is missing and points the `kubernetes` service at `advertise`.
+/// Creates what is missing. `advertise`: its port is where the service's own port leads.
 ///
 /// # Errors
 /// The store refuses a write.
@@ -43,60 +42,5 @@ pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": advertise.port()}],
         },
     });
-    server
-        .ensure(&services, "default", service, &context)
-        .await?;
-    let endpoints = json!({
-        "metadata": {
-            "name": SERVICE,
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-        },
-        "subsets": [{
-            "addresses": [{"ip": advertise.ip().to_string()}],
-            "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
-        }],
-    });
-    hold(
-        server,
-        &server.kind("", "v1", "endpoints")?,
-        endpoints,
-        &context,
-    )
-    .await?;
-    let family = match advertise.ip() {
-        IpAddr::V4(_) => "IPv4",
-        IpAddr::V6(_) => "IPv6",
-    };
-    let slice = json!({
-        "metadata": {"name": SERVICE, "labels": {"kubernetes.io/service-name": SERVICE}},
-        "addressType": family,
-        "endpoints": [
-            {"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}},
-        ],
-        "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
-    });
-    hold(
-        server,
-        &server.kind("discovery.k8s.io", "v1", "endpointslices")?,
-        slice,
-        &context,
-    )
-    .await
-}
-
-/// Makes the object of `default` what `wanted` says, created or changed.
-async fn hold(
-    server: &Server,
-    kind: &Arc<Kind>,
-    wanted: Value,
-    context: &WriteContext,
-) -> Result<(), StatusError> {
-    server
-        .ensure(kind, "default", wanted.clone(), context)
-        .await?;
-    let target = Target::new(kind, "default", SERVICE);
-    server
-        .modify(&target, context, |_| Ok(wanted.clone()))
-        .await
-        .map(|_| ())
+    server.ensure(&services, "default", service, &context).await
 }

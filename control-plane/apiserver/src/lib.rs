@@ -13,6 +13,7 @@ pub mod cache;
 mod field;
 mod handlers;
 mod http;
+mod members;
 mod metrics;
 pub mod node_streams;
 pub mod object;
@@ -25,4 +26,5 @@ mod tables;
 mod tree;
 mod validation;
 
+pub use self::members::Member;
 pub use self::start::{ApiServer, ApiServerConfig, ApiServerHandle, StartError};

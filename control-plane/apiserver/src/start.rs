@@ -9,7 +9,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -20,6 +21,7 @@ use crate::bootstrap::bootstrap;
 use crate::cache::{self, PumpError, WatchCache};
 use crate::handlers::{Api, Discovery, OpenApi};
 use crate::http::{Listener, serve};
+use crate::members::{Member, Members};
 use crate::metrics::Metrics;
 use crate::node_streams::NodeStreams;
 use crate::pki::{Kubeconfig, Pki, PkiError, write_kubeconfig};
@@ -29,14 +31,23 @@ use crate::status::StatusError;
 
 /// The Kubernetes version whose API this is.
 const API_MINOR: &str = "37";
+/// Connections that wait to be accepted; the kernel's own bound may be lower.
+const BACKLOG: u32 = 1024;
 
 /// How to start.
 #[derive(Debug, Clone)]
 pub struct ApiServerConfig {
     /// The cluster's authority.
     pub pki: Arc<Pki>,
+    /// This server's name among those of the same store, unique among all that ever ran.
+    pub identity: String,
     /// Addresses to listen on; port 0 takes a free one.
     pub bind: Vec<SocketAddr>,
+    /// Addresses that several servers of this machine listen on together: the kernel gives each
+    /// connection to one of those that live.
+    pub shared_bind: Vec<SocketAddr>,
+    /// Where nodes, and the other servers of the store, reach this process; told to the others.
+    pub nodes: Option<SocketAddr>,
     /// Where nodes and pods reach this server; port 0 is the first listener's.
     pub advertise: SocketAddr,
     /// Further names and addresses of the server's certificate.
@@ -96,6 +107,9 @@ pub struct ApiServerHandle {
     server: Arc<Server>,
     pki: Arc<Pki>,
     addresses: Vec<SocketAddr>,
+    members: watch::Receiver<Vec<Member>>,
+    leaving: CancellationToken,
+    membership: TaskTracker,
     stop: CancellationToken,
     pump_stop: CancellationToken,
     tasks: TaskTracker,
@@ -121,9 +135,18 @@ impl ApiServerHandle {
         &self.addresses
     }
 
-    /// Stops accepting, ends watches, lets open requests finish, then stops the cache. In-process
+    /// All control planes of the store, this one included, as they come and go.
+    #[must_use]
+    pub fn members(&self) -> watch::Receiver<Vec<Member>> {
+        self.members.clone()
+    }
+
+    /// Leaves the other servers, stops accepting, ends watches, lets open requests finish, then stops the cache. In-process
     /// callers should be stopped first.
     pub async fn shutdown(self) {
+        self.leaving.cancel();
+        self.membership.close();
+        self.membership.wait().await;
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -144,7 +167,7 @@ impl ApiServer {
         node_streams: Arc<dyn NodeStreams>,
     ) -> Result<ApiServerHandle, StartError> {
         let service_cidr: ServiceCidr = config.service_cidr.parse()?;
-        let (sockets, addresses) = bind(&config.bind).await?;
+        let (sockets, addresses) = bind(&config)?;
         let mut advertise = config.advertise;
         if advertise.port() == 0 {
             advertise.set_port(addresses[0].port());
@@ -162,6 +185,13 @@ impl ApiServer {
         let guard = pump_stop.clone().drop_guard();
         let server = Arc::new(Server::new(store, cache, registry.clone(), service_cidr));
         bootstrap(&server, advertise).await?;
+        let own = Member {
+            identity: config.identity.clone(),
+            api: advertise,
+            nodes: config.nodes,
+        };
+        let members = Arc::new(Members::new(Arc::clone(&server), own));
+        members.hold().await?;
         let tls = tls_config(&config, service_cidr, advertise, &addresses)?;
         write_admin(&config, advertise)?;
         let stop = CancellationToken::new();
@@ -189,11 +219,17 @@ impl ApiServer {
             tasks.spawn(serve(listener, stop.clone(), answer));
         }
         guard.disarm();
+        let (leaving, membership) = (CancellationToken::new(), TaskTracker::new());
+        let told = members.subscribe();
+        membership.spawn(members.run(leaving.clone()));
         info!(?addresses, revision, "API server started");
         Ok(ApiServerHandle {
             server,
             pki: config.pki,
             addresses,
+            members: told,
+            leaving,
+            membership,
             stop,
             pump_stop,
             tasks,
@@ -202,21 +238,46 @@ impl ApiServer {
     }
 }
 
-async fn bind(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+/// Opens all sockets; the addresses are those that are this server's own.
+fn bind(config: &ApiServerConfig) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
-    for address in wanted {
-        let fault = |source| StartError::Bind {
-            address: *address,
-            source,
-        };
-        let socket = TcpListener::bind(address).await.map_err(fault)?;
-        addresses.push(socket.local_addr().map_err(fault)?);
+    let shared = config
+        .shared_bind
+        .iter()
+        .map(|address| (*address, Use::Shared));
+    let own = config.bind.iter().map(|address| (*address, Use::Own));
+    for (address, usage) in own.chain(shared) {
+        let fault = |source| StartError::Bind { address, source };
+        let socket = listen(address, usage).map_err(fault)?;
+        if usage == Use::Own {
+            addresses.push(socket.local_addr().map_err(fault)?);
+        }
         sockets.push(socket);
     }
-    if sockets.is_empty() {
+    if addresses.is_empty() {
         return Err(StartError::NoAddress);
     }
     Ok((sockets, addresses))
+}
+
+/// Whether other processes may listen on the same address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Own,
+    Shared,
+}
+
+fn listen(address: SocketAddr, usage: Use) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    if usage == Use::Shared {
+        socket.set_reuseport(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Names and addresses that clients reach the server by.
@@ -242,6 +303,7 @@ fn server_names(
     ips.extend(
         addresses
             .iter()
+            .chain(&config.shared_bind)
             .map(SocketAddr::ip)
             .filter(|ip| !ip.is_unspecified()),
     );

@@ -233,9 +233,39 @@ impl StatusError {
         error
     }
 
-    /// Something the server needs is not there now.
+    /// Something the server needs is not there now; nothing was done, so asking again is safe.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(503, "ServiceUnavailable", message)
+        let mut error = Self::new(503, "ServiceUnavailable", message);
+        error.details = Some(Box::new(Details {
+            retry_after_seconds: 1,
+            ..Details::default()
+        }));
+        error
+    }
+
+    /// The store refuses writes for now, with all that is known of the cause. `507` when it has no
+    /// room left: that does not pass by waiting alone.
+    pub(crate) fn store_unavailable(fault: &(dyn std::error::Error + 'static)) -> Self {
+        let mut message = fault.to_string();
+        let mut full = false;
+        let mut cause = fault.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some errors say their cause's words themselves.
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            full |= error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull);
+            cause = error.source();
+        }
+        let mut error = Self::unavailable(message);
+        if full {
+            error.code = 507;
+            error.reason = "InsufficientStorage";
+        }
+        error
     }
 
     /// The revision asked for is in the future.

@@ -317,6 +317,7 @@ impl Call {
             mode,
             manager: self.field_manager(),
             owners: Owners::FromCreation,
+            fence: None,
         })
     }
 }

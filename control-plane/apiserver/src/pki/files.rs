@@ -62,3 +62,23 @@ pub(super) fn make_private_dir(dir: &Path) -> Result<(), PkiError> {
             source,
         })
 }
+
+/// Holds the directory against other processes until the file is dropped.
+pub(super) fn lock(dir: &Path) -> Result<std::fs::File, PkiError> {
+    let path = dir.join("lock");
+    let lock = || {
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(SECRET)
+            .open(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    lock().map_err(|source| PkiError::File {
+        what: "lock",
+        path: path.clone(),
+        source,
+    })
+}

@@ -85,6 +85,8 @@ impl Pki {
     /// A file cannot be read or written, or holds something else.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
         files::make_private_dir(dir)?;
+        // Several control planes may share the directory: the first makes what the others find.
+        let _lock = files::lock(dir)?;
         let ca_key = load_or_make_key(&dir.join("ca.key"))?;
         let ca_path = dir.join("ca.crt");
         let ca_pem = match files::read(&ca_path)? {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use control_plane_storage::{CommitError, Expect, Op, Rev};
 use serde_json::Value;
 
-use super::{Server, Target, WriteContext, WriteMode};
+use super::{Fence, Server, Target, WriteContext, WriteMode};
 use crate::object::{Obj, encode, store_key};
 use crate::registry::Kind;
 use crate::registry::service::{Allocator, Numbers, Wanted};
@@ -68,7 +68,10 @@ impl Server {
         ops.insert(0, first);
         let rev = match context.mode {
             WriteMode::DryRun => 0,
-            WriteMode::Commit => self.commit_ops(ops, &wanted, target).await?,
+            WriteMode::Commit => {
+                self.commit_ops(ops, &wanted, target, context.fence.as_ref())
+                    .await?
+            }
         };
         match (stored, change) {
             (Some(stored), change) => {
@@ -94,10 +97,14 @@ impl Server {
     /// Runs the commit and waits until the cache has it.
     async fn commit_ops(
         &self,
-        ops: Vec<Op>,
+        mut ops: Vec<Op>,
         wanted: &[Wanted],
         target: &Target,
+        fence: Option<&Fence>,
     ) -> Result<u64, CommitFault> {
+        let own = ops.len();
+        // Last, so that the places of the others are as without it.
+        ops.extend(fence.map(Fence::check));
         match self.store.commit(ops).await {
             Ok(commit) => {
                 // Durable already; a slow cache is no reason to tell the client it failed.
@@ -108,6 +115,12 @@ impl Server {
                     );
                 }
                 Ok(commit.rev.0)
+            }
+            Err(CommitError::Conflict { index, .. }) if index >= own => {
+                Err(CommitFault::Refused(match fence {
+                    Some(fence) => fence.refuse(target),
+                    None => StatusError::internal("a conflict on an operation that is not there"),
+                }))
             }
             Err(CommitError::Conflict { index, current }) => {
                 if let Some(current) = current {
@@ -139,9 +152,9 @@ impl Server {
                     504, "Timeout", message,
                 )))
             }
-            Err(fault @ (CommitError::Unavailable(_) | CommitError::Closed)) => Err(
-                CommitFault::Refused(StatusError::unavailable(fault.to_string())),
-            ),
+            Err(fault @ (CommitError::Unavailable(_) | CommitError::Closed)) => {
+                Err(CommitFault::Refused(StatusError::store_unavailable(&fault)))
+            }
             Err(fault) => Err(CommitFault::Refused(StatusError::internal(fault))),
         }
     }

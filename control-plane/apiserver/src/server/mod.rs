@@ -8,6 +8,7 @@ mod apply;
 mod commit;
 mod create;
 mod delete;
+mod fence;
 mod patch;
 mod pod_ops;
 mod read;
@@ -33,6 +34,7 @@ use crate::registry::{Kind, Registry, Subresource};
 use crate::status::StatusError;
 
 pub use self::delete::{DeleteRequest, Deleted, Preconditions, Propagation};
+pub use self::fence::Fence;
 pub use self::patch::{Patch, Patched};
 pub(crate) use self::scale::of as scale_of;
 pub use self::selection::selection;
@@ -48,6 +50,8 @@ pub struct WriteContext {
     pub manager: String,
     /// Which objects get such entries.
     pub owners: Owners,
+    /// What must hold of the writer's lease for the write to happen.
+    pub fence: Option<Fence>,
 }
 
 /// Which objects a writer gives entries in `managedFields`; those that have some keep them.
@@ -82,6 +86,7 @@ impl WriteContext {
             mode: WriteMode::Commit,
             manager,
             owners: Owners::None,
+            fence: None,
         }
     }
 }

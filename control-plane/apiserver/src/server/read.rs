@@ -16,7 +16,7 @@ impl Server {
     pub async fn newest(&self) -> Result<u64, StatusError> {
         match self.store.barrier().await {
             Ok(rev) => Ok(rev.0),
-            Err(fault) => Err(StatusError::unavailable(fault.to_string())),
+            Err(fault) => Err(StatusError::store_unavailable(&fault)),
         }
     }
 

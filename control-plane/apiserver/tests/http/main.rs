@@ -31,7 +31,10 @@ impl Cluster {
         let address = ([127, 0, 0, 1], 0).into();
         let config = ApiServerConfig {
             pki: Arc::clone(&pki),
+            identity: "test".to_owned(),
             bind: vec![address],
+            shared_bind: Vec::new(),
+            nodes: None,
             advertise: address,
             extra_names: Vec::new(),
             service_cidr: "10.96.0.0/16".to_owned(),
