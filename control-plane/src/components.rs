@@ -16,7 +16,7 @@ use control_plane_apiserver::{ApiServer, ApiServerConfig, ApiServerHandle};
 use control_plane_client::{Clock, Health, Informers};
 use control_plane_controllers::PodRange;
 use control_plane_node_state::{NodeState, NodeStateConfig, Tunnels};
-use control_plane_storage::compact_regularly;
+use control_plane_storage::Store;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ use tracing::{error, info};
 use crate::authority::Authority;
 use crate::config::Config;
 use crate::in_process::InProcess;
+use crate::leader::Leading;
+use crate::members;
 use crate::open_store::{self, Opened};
 use crate::sessions::Sessions;
 
@@ -35,29 +37,42 @@ const NODE_PORTS: (u16, u16) = (30_000, 32_767);
 /// Length of each node's part of a pod range.
 const NODE_PREFIX_V4: u8 = 24;
 const NODE_PREFIX_V6: u8 = 64;
-/// The store's history is kept for one to two of these: who watches and loses its connection for so
-/// long must list again.
-const COMPACT_EVERY: std::time::Duration = std::time::Duration::from_secs(300);
 /// Silence after which a node's connection is asked for a sign of life, and how long that may take.
 const NODE_KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Runs the control plane until `stop`.
 pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let pki_dir = config.data_dir.join("pki");
+    let pki_dir = config.pki_dir.clone();
+    let pki_dir = pki_dir.unwrap_or_else(|| config.data_dir.join("pki"));
     let pki = tokio::task::spawn_blocking(move || Pki::open(&pki_dir)).await??;
     let pki = Arc::new(pki);
     if let Some(path) = &config.join_token_out {
         write_secret(path, pki.join_token())?;
     }
     let opened = open_store::open(&config).await?;
+    members::same_authority(&*opened.store(), pki.ca_pem()).await?;
+    let identity = members::identity();
     let (tunnels, relays) = (Tunnels::default(), TaskTracker::new());
     let sessions = Sessions::new(tunnels.clone(), relays.clone());
-    let api = start_api(&config, &pki, &opened, Arc::new(sessions)).await?;
+    let api = start_api(&config, &identity, &pki, &opened, Arc::new(sessions)).await?;
 
     let inner = CancellationToken::new();
-    let compaction = compact_regularly(opened.store(), COMPACT_EVERY);
-    relays.spawn(inner.clone().run_until_cancelled_owned(compaction));
-    let ran = run_inside(&config, &api, &pki, tunnels, &inner, &stop).await;
+    relays.spawn(members::connect_peers(
+        api.members(),
+        identity.clone(),
+        Arc::clone(&pki),
+        tunnels.clone(),
+        inner.clone(),
+    ));
+    let inside = Inside {
+        config: &config,
+        identity,
+        api: &api,
+        pki: &pki,
+        store: opened.store(),
+        tunnels,
+    };
+    let ran = inside.run(&inner, &stop).await;
     inner.cancel();
     relays.close();
     api.shutdown().await;
@@ -75,6 +90,7 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
 
 async fn start_api(
     config: &Config,
+    identity: &str,
     pki: &Arc<Pki>,
     opened: &Opened,
     sessions: Arc<dyn NodeStreams>,
@@ -86,81 +102,88 @@ async fn start_api(
     let port = config.binds.first().map_or(0, SocketAddr::port);
     let api_config = ApiServerConfig {
         pki: Arc::clone(pki),
+        identity: identity.to_owned(),
         bind: config.binds.clone(),
+        shared_bind: config.shared_binds.clone(),
+        nodes: Some(SocketAddr::new(
+            config.advertise_address,
+            config.node_bind.port(),
+        )),
         advertise: SocketAddr::new(config.advertise_address, port),
         extra_names: config.tls_sans.clone(),
         service_cidr: service_cidr.clone(),
         cluster_domain: config.cluster_domain.clone(),
         kubeconfig: config.kubeconfig_out.clone(),
-        kubeconfig_server: None,
+        kubeconfig_server: config.kubeconfig_server.clone(),
     };
     ApiServer::start(api_config, opened.store(), sessions)
         .await
         .context("start the API server")
 }
 
-/// Runs what uses the API in process, until `stop` or until the nodes' listener fails.
-async fn run_inside(
-    config: &Config,
-    api: &ApiServerHandle,
-    pki: &Arc<Pki>,
+/// What uses the API in process, and what it needs.
+struct Inside<'a> {
+    config: &'a Config,
+    identity: String,
+    api: &'a ApiServerHandle,
+    pki: &'a Arc<Pki>,
+    store: Arc<dyn Store>,
     tunnels: Tunnels,
-    inner: &CancellationToken,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let client = |component: &str| {
-        Informers::new(
-            InProcess::handle(api.server(), pki.tokens(), component),
+}
+
+impl Inside<'_> {
+    /// Runs until `stop` or until the nodes' listener fails.
+    async fn run(self, inner: &CancellationToken, stop: &CancellationToken) -> anyhow::Result<()> {
+        let Inside {
+            config,
+            identity,
+            api,
+            pki,
+            store,
+            tunnels,
+        } = self;
+        let handle = InProcess::handle(api.server(), pki.tokens(), "controllers");
+        let informers = Informers::new(handle, inner.child_token());
+        let tasks = TaskTracker::new();
+        let port = api.addresses().first().map_or(0, SocketAddr::port);
+        let leading = Leading {
+            identity,
+            server: Arc::clone(api.server()),
+            tokens: Arc::clone(pki.tokens()),
+            store,
+            informers: informers.clone(),
+            controllers: controllers_config(config, pki, port)?,
+        };
+        tasks.spawn(leading.run(inner.clone()));
+
+        let node_config = NodeStateConfig {
+            cluster_domain: config.cluster_domain.clone(),
+            cluster_dns: vec![config.cluster_dns],
+            service_cidrs: config.service_cidrs.clone(),
+            pod_cidrs: config.pod_cidrs.clone(),
+            api_servers: vec![format!(
+                "https://{}",
+                SocketAddr::new(config.advertise_address, port)
+            )],
+            node_ports: NODE_PORTS,
+        };
+        let authority = Arc::new(Authority(Arc::clone(pki)));
+        let state = NodeState::start(
+            informers.clone(),
+            authority,
+            tunnels,
+            node_config,
             inner.child_token(),
         )
-    };
-    let informers = client("controllers");
-    let tasks = TaskTracker::new();
-    let port = api.addresses().first().map_or(0, SocketAddr::port);
-    let controllers = controllers_config(config, pki, port)?;
-    tasks.spawn(control_plane_controllers::run(
-        informers.clone(),
-        controllers,
-        inner.clone(),
-    ));
-    let scheduler = control_plane_scheduler::Config {
-        name: control_plane_scheduler::DEFAULT_NAME.to_owned(),
-        clock: Clock::system(),
-        health: Health::default(),
-    };
-    tasks.spawn(control_plane_scheduler::run(
-        informers.clone(),
-        scheduler,
-        inner.clone(),
-    ));
-
-    let node_config = NodeStateConfig {
-        cluster_domain: config.cluster_domain.clone(),
-        cluster_dns: vec![config.cluster_dns],
-        service_cidrs: config.service_cidrs.clone(),
-        pod_cidrs: config.pod_cidrs.clone(),
-        api_servers: vec![format!(
-            "https://{}",
-            SocketAddr::new(config.advertise_address, port)
-        )],
-        node_ports: NODE_PORTS,
-    };
-    let authority = Arc::new(Authority(Arc::clone(pki)));
-    let state = NodeState::start(
-        informers.clone(),
-        authority,
-        tunnels,
-        node_config,
-        inner.child_token(),
-    )
-    .await;
-    let served = serve_nodes(config, pki, &state, stop).await;
-    inner.cancel();
-    state.stopped().await;
-    tasks.close();
-    tasks.wait().await;
-    informers.stopped().await;
-    served
+        .await;
+        let served = serve_nodes(config, pki, &state, stop).await;
+        inner.cancel();
+        state.stopped().await;
+        tasks.close();
+        tasks.wait().await;
+        informers.stopped().await;
+        served
+    }
 }
 
 fn controllers_config(
@@ -192,7 +215,6 @@ fn controllers_config(
         .collect();
     Ok(control_plane_controllers::Config {
         cluster_ca_pem: pki.ca_pem().to_owned(),
-        advertise: vec![config.advertise_address],
         api_port,
         kubernetes_service_ips: service_ranges
             .iter()

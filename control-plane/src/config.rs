@@ -22,6 +22,10 @@ pub(crate) struct Config {
     /// Directory for keys, certificates and the embedded store.
     #[arg(long, default_value = "/var/lib/skep-control-plane")]
     pub(crate) data_dir: PathBuf,
+    /// Directory of the cluster's keys and certificates, when it is not below the data directory:
+    /// all control planes of a cluster need the same files.
+    #[arg(long)]
+    pub(crate) pki_dir: Option<PathBuf>,
     /// Where objects are kept.
     #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
     pub(crate) store: StoreKind,
@@ -40,6 +44,13 @@ pub(crate) struct Config {
     /// Where the API listens; may be repeated.
     #[arg(long = "bind", default_value = "0.0.0.0:6443")]
     pub(crate) binds: Vec<SocketAddr>,
+    /// An address that several control planes of this machine listen on together, so that clients
+    /// reach one that lives; may be repeated. Needs `--bind` as well.
+    #[arg(long = "shared-bind")]
+    pub(crate) shared_binds: Vec<SocketAddr>,
+    /// The API's address in the kubeconfig, say that of a balancer; `https://host:port`.
+    #[arg(long)]
+    pub(crate) kubeconfig_server: Option<String>,
     /// Where nodes connect.
     #[arg(long, default_value = "0.0.0.0:6444")]
     pub(crate) node_bind: SocketAddr,

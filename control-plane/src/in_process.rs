@@ -12,7 +12,7 @@ use control_plane_apiserver::cache::{Filter, ListRequest, WatchItem, WatchStart,
 use control_plane_apiserver::object::Obj;
 use control_plane_apiserver::registry::{Kind, Subresource};
 use control_plane_apiserver::server::{
-    self, DeleteRequest, Preconditions, Server, Target, WriteContext, selection,
+    self, DeleteRequest, Fence, Preconditions, Server, Target, WriteContext, selection,
 };
 use control_plane_apiserver::status::StatusError;
 use control_plane_client::api::{
@@ -28,6 +28,7 @@ pub(crate) struct InProcess {
     server: Arc<Server>,
     tokens: Arc<TokenKeys>,
     user: Arc<User>,
+    fence: Option<Fence>,
 }
 
 impl InProcess {
@@ -37,15 +38,29 @@ impl InProcess {
         tokens: &Arc<TokenKeys>,
         component: &str,
     ) -> ApiHandle {
+        Self::fenced(server, tokens, component, None)
+    }
+
+    /// A client whose writes happen only while `fence` holds.
+    pub(crate) fn fenced(
+        server: &Arc<Server>,
+        tokens: &Arc<TokenKeys>,
+        component: &str,
+        fence: Option<Fence>,
+    ) -> ApiHandle {
         Arc::new(Self {
             server: Arc::clone(server),
             tokens: Arc::clone(tokens),
             user: Arc::new(User::control_plane(component)),
+            fence,
         })
     }
 
     fn context(&self) -> WriteContext {
-        WriteContext::of(Arc::clone(&self.user))
+        WriteContext {
+            fence: self.fence.clone(),
+            ..WriteContext::of(Arc::clone(&self.user))
+        }
     }
 
     fn kind(&self, resource: Resource) -> Result<Arc<Kind>, ApiError> {

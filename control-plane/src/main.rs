@@ -5,6 +5,8 @@ mod authority;
 mod components;
 mod config;
 mod in_process;
+mod leader;
+mod members;
 mod open_store;
 mod sessions;
 

@@ -1,0 +1,106 @@
+//! This control plane among those of the same cluster: its name, the authority that all must share,
+//! and the way to the nodes whose streams are at another.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use control_plane_apiserver::Member;
+use control_plane_apiserver::pki::Pki;
+use control_plane_node_state::{CONTROL_PLANE_GROUP, CONTROL_PLANE_USER, Peers, Tunnels};
+use control_plane_storage::{CommitError, Expect, Op, Store};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+/// The store's key of the authority that the cluster's certificates are signed by.
+const AUTHORITY_KEY: &str = "cluster/authority";
+
+/// Unique among all that ever ran: the host's name and a random part.
+pub(crate) fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{}", host.trim(), uuid::Uuid::new_v4())
+}
+
+/// Makes sure that all control planes of a store have the same authority: with two, each would
+/// refuse the clients, tokens and nodes of the other. The first one to start decides.
+pub(crate) async fn same_authority(store: &dyn Store, ca_pem: &str) -> anyhow::Result<()> {
+    if !store.caps().multi_writer {
+        return Ok(());
+    }
+    let note = Op::put(AUTHORITY_KEY, ca_pem.to_owned(), Expect::Absent);
+    match store.commit(vec![note]).await {
+        Ok(_) => Ok(()),
+        Err(CommitError::Conflict {
+            current: Some(current),
+            ..
+        }) if certificates(&current.value)
+            .any(|one| certificates(ca_pem.as_bytes()).any(|own| own == one)) =>
+        {
+            Ok(())
+        }
+        Err(CommitError::Conflict { .. }) => bail!(
+            "this control plane's CA is not that of the cluster in the store: copy the files of \
+             another control plane's --pki-dir here (ca.crt, ca.key, sa.key, join.token and what \
+             else is there), or use another etcd prefix"
+        ),
+        Err(fault) => Err(fault).context("compare the cluster's authority with the store's"),
+    }
+}
+
+/// The certificates of a PEM file, without what stands between them.
+fn certificates(pem: &[u8]) -> impl Iterator<Item = String> {
+    let text = String::from_utf8_lossy(pem).into_owned();
+    let parts: Vec<String> = text
+        .split("-----END CERTIFICATE-----")
+        .filter_map(|part| part.split_once("-----BEGIN CERTIFICATE-----"))
+        .map(|(_, body)| body.split_whitespace().collect())
+        .collect();
+    parts.into_iter()
+}
+
+/// Lets sessions find their way to nodes at other control planes, until `stop`.
+pub(crate) async fn connect_peers(
+    mut members: watch::Receiver<Vec<Member>>,
+    identity: String,
+    pki: Arc<Pki>,
+    tunnels: Tunnels,
+    stop: CancellationToken,
+) {
+    let own = match pki.client_identity(CONTROL_PLANE_USER, &[CONTROL_PLANE_GROUP]) {
+        Ok(own) => own,
+        Err(error) => {
+            error!(%error, "no certificate for other control planes: logs and exec reach only nodes that are connected here");
+            return;
+        }
+    };
+    let others = |members: &[Member]| -> Vec<SocketAddr> {
+        let others = members.iter().filter(|member| member.identity != identity);
+        others.filter_map(|member| member.nodes).collect()
+    };
+    let (addresses, peers) = watch::channel(others(&members.borrow_and_update()));
+    let certificate = (own.certificate_pem.as_str(), own.key_pem.as_str());
+    tunnels.set_peers(Peers::new(peers, pki.ca_pem(), certificate));
+    loop {
+        // Cancel-safe: both only wait.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = members.changed() => if changed.is_err() { return },
+        }
+        addresses.send_replace(others(&members.borrow_and_update()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_compared_without_their_wrapping() {
+        let one = "-----BEGIN CERTIFICATE-----\nAB\nCD\n-----END CERTIFICATE-----\n";
+        let other = "note\n-----BEGIN CERTIFICATE-----\r\nEF\r\n-----END CERTIFICATE-----";
+        let both: Vec<_> = certificates(format!("{one}{other}").as_bytes()).collect();
+        assert_eq!(both, ["ABCD", "EF"]);
+        assert_eq!(certificates(b"nothing").count(), 0);
+    }
+}
