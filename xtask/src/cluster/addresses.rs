@@ -11,6 +11,12 @@ pub(crate) const CLUSTERS_MAX: u8 = 10;
 /// Nodes of one cluster: their underlay addresses are `.11` and up.
 pub(crate) const NODES_MAX: u8 = 100;
 
+/// Control planes of one cluster: their own addresses end before the nodes' begin.
+pub(crate) const CONTROL_PLANES_MAX: u8 = 5;
+
+/// Members of a cluster's etcd.
+pub(crate) const ETCD_MEMBERS_MAX: u8 = 3;
+
 /// Which of the machine's clusters this is, `0..CLUSTERS_MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClusterIndex(pub(crate) u8);
@@ -47,9 +53,15 @@ impl ClusterIndex {
         format!("10.{}.0.10", 96 + self.0)
     }
 
-    /// Ports of the etcd store on loopback: clients and peers.
-    pub(crate) fn etcd_ports(self) -> (u16, u16) {
-        let first = 12379 + 2 * u16::from(self.0);
+    /// The own address of one of several control planes, counted from 1. They share [`Self::host_ip`].
+    pub(crate) fn control_plane_ip(self, number: u8) -> String {
+        format!("10.88.{}.{}", self.0, u16::from(number) + 1)
+    }
+
+    /// Ports of a member of the etcd store on loopback, counted from 1: clients and peers.
+    pub(crate) fn etcd_ports(self, member: u8) -> (u16, u16) {
+        let members = u16::from(self.0) * u16::from(ETCD_MEMBERS_MAX) + u16::from(member) - 1;
+        let first = 12379 + 2 * members;
         (first, first + 1)
     }
 }
@@ -61,7 +73,7 @@ pub(crate) fn node_name(node: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{CLUSTERS_MAX, ClusterIndex, NODES_MAX};
+    use super::{CLUSTERS_MAX, CONTROL_PLANES_MAX, ClusterIndex, ETCD_MEMBERS_MAX, NODES_MAX};
 
     #[test]
     fn the_first_cluster_has_the_documented_addresses() {
@@ -81,6 +93,26 @@ mod tests {
             .collect();
         let distinct: std::collections::BTreeSet<&String> = ranges.iter().collect();
         assert_eq!(distinct.len(), ranges.len(), "{ranges:?}");
+    }
+
+    #[test]
+    fn no_two_members_of_any_etcd_share_a_port() {
+        let ports: Vec<u16> = (0..CLUSTERS_MAX)
+            .flat_map(|index| (1..=ETCD_MEMBERS_MAX).map(move |member| (index, member)))
+            .map(|(index, member)| ClusterIndex(index).etcd_ports(member))
+            .flat_map(|(clients, peers)| [clients, peers])
+            .collect();
+        let distinct: std::collections::BTreeSet<&u16> = ports.iter().collect();
+        assert_eq!(distinct.len(), ports.len(), "{ports:?}");
+    }
+
+    #[test]
+    fn the_last_control_plane_is_before_the_first_node() {
+        assert_eq!(
+            ClusterIndex(0).control_plane_ip(CONTROL_PLANES_MAX),
+            "10.88.0.6"
+        );
+        assert_eq!(ClusterIndex(0).node_ip(1), "10.88.0.11");
     }
 
     #[test]

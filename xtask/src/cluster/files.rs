@@ -67,7 +67,15 @@ pub(crate) struct ControlPlane {
     pub(crate) store: Store,
     pub(crate) release: bool,
     pub(crate) mode: DataplaneMode,
+    /// How many control planes.
+    #[serde(default = "one")]
+    pub(crate) count: u8,
     pub(crate) supervisor: ProcessId,
+}
+
+/// What files of before several control planes mean.
+fn one() -> u8 {
+    1
 }
 
 /// Where the control plane keeps its objects.
@@ -154,12 +162,21 @@ impl Cluster {
         self.dir.join("kubeconfig")
     }
 
-    pub(crate) fn control_plane_data(&self) -> PathBuf {
-        self.dir.join("control-plane")
+    /// `number`: counted from 1.
+    pub(crate) fn control_plane_data(&self, number: u8) -> PathBuf {
+        match number {
+            1 => self.dir.join("control-plane"),
+            other => self.dir.join(format!("control-plane-{other}")),
+        }
+    }
+
+    /// Keys and certificates, the same for all control planes.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.control_plane_data(1).join("pki")
     }
 
     pub(crate) fn cluster_ca(&self) -> PathBuf {
-        self.control_plane_data().join("pki/ca.crt")
+        self.pki().join("ca.crt")
     }
 
     pub(crate) fn join_token(&self) -> PathBuf {

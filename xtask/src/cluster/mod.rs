@@ -8,6 +8,7 @@ mod containerd;
 pub(crate) mod control_plane;
 mod daemon;
 pub(crate) mod down;
+mod etcd;
 pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod image;

@@ -17,9 +17,9 @@ use super::addresses::node_name;
 use super::cgroups::{self, Version};
 use super::containerd::{self, Settings};
 use super::daemon::{self, Group, ProcessId};
-use super::files::{Cluster, DataplaneMode, Network, Node, Nodes};
+use super::files::{Cluster, ControlPlane, Network, Node, Nodes};
 use super::supervise::{self, OnReload, Service};
-use super::{mounts, resolver, underlay, wait};
+use super::{control_plane, mounts, resolver, underlay, wait};
 use crate::build::host::Profile;
 use crate::{process, workspace};
 
@@ -305,7 +305,7 @@ fn services(cluster: &Cluster, network: &Network, node: u8) -> Result<Vec<Servic
     let agent = Service {
         name: "agent".to_owned(),
         program: Profile::of(running.release).binary("skep-node-agent"),
-        arguments: agent_arguments(cluster, network, running.mode, node)?,
+        arguments: agent_arguments(cluster, network, &running, node)?,
         log: cluster.log(&format!("{name}-agent")),
         after: Some(cluster.join_token()),
         on_reload: OnReload::Restart,
@@ -316,7 +316,7 @@ fn services(cluster: &Cluster, network: &Network, node: u8) -> Result<Vec<Servic
 fn agent_arguments(
     cluster: &Cluster,
     network: &Network,
-    mode: DataplaneMode,
+    running: &ControlPlane,
     node: u8,
 ) -> Result<Vec<String>> {
     let name = node_name(node);
@@ -329,7 +329,10 @@ fn agent_arguments(
     let mut arguments = vec![
         flag("node-name", &name),
         flag("node-ip", index.node_ip(node)),
-        flag("control-plane", format!("{}:6444", index.host_ip())),
+        flag(
+            "control-plane",
+            control_plane::node_listeners(index, running.count),
+        ),
         flag("join-token-file", text(&cluster.join_token())),
         flag("ca-file", text(&cluster.cluster_ca())),
         flag("data-dir", text(&dir.join("agent"))),
@@ -339,7 +342,7 @@ fn agent_arguments(
         flag("bpffs", BPFFS),
         flag("cgroup-root", text(&unified.mount)),
         flag("socket", AGENT_SOCKET),
-        flag("dataplane-mode", mode.flag()),
+        flag("dataplane-mode", running.mode.flag()),
         flag("underlay-dev", "eth0"),
         // Several nodes share this machine's memory.
         flag("map-profile", "small"),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, unshare};
 
-use super::addresses::{CLUSTERS_MAX, ClusterIndex};
+use super::addresses::{CLUSTERS_MAX, CONTROL_PLANES_MAX, ClusterIndex};
 use super::daemon::{self, Group, ProcessId};
 use super::files::{Cluster, DEFAULT_NAME, Network};
 use super::wait;
@@ -61,8 +61,16 @@ fn configure(network: &Network) -> Result<()> {
          link set host master br0\nlink set host up\n",
     )?;
     let (link, host, first_node) = (index.host_link(), index.host_ip(), index.node_ip(1));
+    let own: String = (1..=CONTROL_PLANES_MAX)
+        .map(|number| {
+            format!(
+                "address add {}/24 dev {link}\n",
+                index.control_plane_ip(number)
+            )
+        })
+        .collect();
     ip(&format!(
-        "address add {host}/24 dev {link}\nlink set {link} up\n\
+        "address add {host}/24 dev {link}\n{own}link set {link} up\n\
          route add {} via {first_node} dev {link}\n",
         index.service_cidr()
     ))?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use super::addresses::NODES_MAX;
+use super::addresses::{CONTROL_PLANES_MAX, NODES_MAX};
 use super::control_plane::{self, Wanted, WasRunning};
 use super::files::{self, Cluster, DataplaneMode, Network, Node, Store};
 use super::{client, image, links, privileged};
@@ -25,6 +25,10 @@ pub(crate) struct Arguments {
     /// Where the control plane keeps its objects.
     #[arg(long, value_enum, default_value = "embedded")]
     pub(crate) store: Store,
+    /// How many control planes, side by side; more than one needs `--store etcd`, which then has
+    /// three members.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(CONTROL_PLANES_MAX)))]
+    pub(crate) control_planes: u8,
     /// How pods of other nodes are reached, in a new cluster.
     #[arg(long, value_enum, default_value = "direct")]
     pub(crate) dataplane_mode: DataplaneMode,
@@ -52,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let wanted = Wanted {
         index: network.index,
         store: arguments.store,
+        count: arguments.control_planes,
         profile,
         mode: arguments.dataplane_mode,
     };

@@ -35,7 +35,7 @@ const fn program(name: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-const ALWAYS: [Need; 11] = [
+const ALWAYS: [Need; 12] = [
     program("cc", "gcc", "links programs"),
     program(
         "protoc",
@@ -57,6 +57,7 @@ const ALWAYS: [Need; 11] = [
     program("nsenter", "util-linux", "wires a cluster's nodes"),
     program("nft", "nftables", "lets nodes reach what the host reaches"),
     program("etcd", "etcd-server", "is the store of `up --store etcd`"),
+    program("openssl", "openssl", "signs the certificates of that etcd"),
     program("dig", "bind9-dnsutils", "asks the cluster's name server"),
     program("bpftool", "bpftool", "shows what the kernel holds"),
 ];
