@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::alloc::{CidrError, ServiceCidr};
-use crate::auth::{BuiltinAuthorizer, MASTERS};
+use crate::auth::{MASTERS, rbac};
 use crate::bootstrap::bootstrap;
 use crate::cache::{self, PumpError, WatchCache};
 use crate::handlers::{Api, Discovery, OpenApi};
@@ -185,6 +185,7 @@ impl ApiServer {
         let guard = pump_stop.clone().drop_guard();
         let server = Arc::new(Server::new(store, cache, registry.clone(), service_cidr));
         bootstrap(&server, advertise).await?;
+        rbac::reconcile(&server).await?;
         let own = Member {
             identity: config.identity.clone(),
             api: advertise,
@@ -200,7 +201,6 @@ impl ApiServer {
         let api = Arc::new(Api {
             server: Arc::clone(&server),
             nodes: node_streams,
-            authorizer: Arc::new(BuiltinAuthorizer),
             tokens: Arc::clone(config.pki.tokens()),
             openapi: OpenApi::default(),
             discovery,
@@ -209,6 +209,7 @@ impl ApiServer {
             stop: stop.clone(),
             tasks: tasks.clone(),
         });
+        tasks.spawn(rbac::follow(Arc::clone(&server), stop.clone()));
         for socket in sockets {
             let api = Arc::clone(&api);
             let listener = Listener {

@@ -1,10 +1,12 @@
 //! Built-in admission: what the cluster adds to, or refuses of, an otherwise good write.
 //!
 //! Owns: the order of the plug-ins. Each plug-in is a file; pure but for reading the cache.
-//! Order on create: namespace lifecycle, service account, default tolerations, priority.
+//! Order on create: namespace lifecycle, role escalation, service account, default tolerations,
+//! priority. An update or deletion is looked at with the user and the object as it was.
 
 mod namespace;
 mod priority;
+mod rbac;
 mod service_account;
 mod tolerations;
 
@@ -12,6 +14,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::auth::{Authorizer, User};
 use crate::cache::WatchCache;
 use crate::registry::Registry;
 use crate::server::Target;
@@ -22,20 +25,31 @@ use crate::status::StatusError;
 pub(crate) struct Admission {
     cache: Arc<WatchCache>,
     registry: Registry,
+    authorizer: Arc<Authorizer>,
 }
 
 impl Admission {
-    pub(crate) fn new(cache: Arc<WatchCache>, registry: Registry) -> Self {
-        Self { cache, registry }
+    pub(crate) fn new(
+        cache: Arc<WatchCache>,
+        registry: Registry,
+        authorizer: Arc<Authorizer>,
+    ) -> Self {
+        Self {
+            cache,
+            registry,
+            authorizer,
+        }
     }
 
     /// Completes or refuses a new object.
     pub(crate) async fn create(
         &self,
         target: &Target,
+        user: &User,
         object: &mut Value,
     ) -> Result<(), StatusError> {
         self.check_namespace(target)?;
+        self.check_escalation(target, user, object, None)?;
         if target.kind.kind == "Pod" {
             self.complete_service_account(target, object).await?;
             tolerations::complete(object);
@@ -43,9 +57,30 @@ impl Admission {
         }
         Ok(())
     }
-}
 
-/// Refuses a deletion.
-pub(crate) fn check_delete(target: &Target) -> Result<(), StatusError> {
-    namespace::check_delete(target)
+    /// Refuses a change of `old` to `new`, which is whole: what this write may not change is as
+    /// it was.
+    pub(crate) fn update(
+        &self,
+        target: &Target,
+        user: &User,
+        new: &Value,
+        old: &Value,
+    ) -> Result<(), StatusError> {
+        self.check_escalation(target, user, new, Some(old))
+    }
+
+    /// Refuses the deletion of `old`.
+    #[expect(
+        clippy::unused_self,
+        reason = "plug-ins read the cache, this one happens not to"
+    )]
+    pub(crate) fn delete(
+        &self,
+        target: &Target,
+        _user: &User,
+        _old: &Value,
+    ) -> Result<(), StatusError> {
+        namespace::check_delete(target)
+    }
 }

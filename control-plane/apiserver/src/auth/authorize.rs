@@ -1,8 +1,14 @@
-//! Authorisation: a trait, and the rules that hold without any policy object.
+//! Authorisation: what is asked, and the chain that answers.
 //!
-//! Role-based rules are kinds of a later step; they become another [`Authorizer`] in front.
+//! Owns: the order of those who may allow. Each only allows; nothing forbids what another allows.
+//! In order: the cluster's owners, the node authoriser, roles.
 
-use super::{AUTHENTICATED, MASTERS, NODES, User};
+use std::sync::Arc;
+
+use super::rbac::{PolicyRule, Rbac};
+use super::{MASTERS, User};
+use crate::cache::WatchCache;
+use crate::registry::Registry;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +27,8 @@ pub struct Attributes {
     pub namespace: String,
     /// Object name, or empty.
     pub name: String,
+    /// Field selector of a list or watch, as sent.
+    pub fields: String,
     /// The path, for requests that name no resource.
     pub path: String,
 }
@@ -31,124 +39,73 @@ pub enum Decision {
     /// It may.
     Allowed {
         /// Why.
-        reason: String,
+        reason: Arc<str>,
     },
     /// Nothing allows it.
-    Denied,
+    Denied {
+        /// Why not, where there is more to say than that.
+        reason: Arc<str>,
+    },
 }
 
-/// Decides whether a user may do something.
-pub trait Authorizer: Send + Sync + std::fmt::Debug {
+impl Decision {
+    /// Whether it may.
+    #[must_use]
+    pub const fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed { .. })
+    }
+
+    pub(super) fn allowed(reason: &str) -> Self {
+        Self::Allowed {
+            reason: Arc::from(reason),
+        }
+    }
+
+    pub(super) fn denied() -> Self {
+        Self::Denied {
+            reason: Arc::default(),
+        }
+    }
+}
+
+/// Decides whether a user may do something. Reads the watch cache; holds no state of its own but
+/// indexes of it, which follow the cache before every decision.
+#[derive(Debug)]
+pub struct Authorizer {
+    rbac: Rbac,
+}
+
+impl Authorizer {
+    /// An authoriser that reads `cache`.
+    #[must_use]
+    pub fn new(cache: &WatchCache, registry: &Registry) -> Self {
+        Self {
+            rbac: Rbac::new(cache, registry),
+        }
+    }
+
     /// The decision for one request.
-    fn authorize(&self, user: &User, attributes: &Attributes) -> Decision;
-}
-
-/// Owners may everything, nodes what a node needs, everybody known may look around.
-#[derive(Debug, Default)]
-pub struct BuiltinAuthorizer;
-
-const HEALTH_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
-const DISCOVERY_PATHS: &[&str] = &["/api", "/apis", "/openapi"];
-
-impl Authorizer for BuiltinAuthorizer {
-    fn authorize(&self, user: &User, attributes: &Attributes) -> Decision {
-        let allowed = |reason: &str| Decision::Allowed {
-            reason: reason.to_owned(),
-        };
+    #[must_use]
+    pub fn authorize(&self, user: &User, attributes: &Attributes) -> Decision {
         if user.in_group(MASTERS) {
-            return allowed("member of system:masters");
+            return Decision::allowed("member of system:masters");
         }
-        if attributes.resource.is_empty() {
-            let below = |roots: &[&str]| {
-                roots.iter().any(|root| {
-                    attributes
-                        .path
-                        .strip_prefix(root)
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                })
-            };
-            if below(HEALTH_PATHS) && attributes.verb == "get" {
-                return allowed("health and version are public");
-            }
-            if user.in_group(AUTHENTICATED) && below(DISCOVERY_PATHS) && attributes.verb == "get" {
-                return allowed("discovery");
-            }
-            return Decision::Denied;
-        }
-        if user.in_group(AUTHENTICATED) && is_self_review(attributes) {
-            return allowed("reviews of oneself");
-        }
-        if user.in_group(NODES) && node_may(user, attributes) {
-            return allowed("node");
-        }
-        Decision::Denied
-    }
-}
-
-fn is_self_review(attributes: &Attributes) -> bool {
-    attributes.verb == "create"
-        && matches!(
-            attributes.resource.as_str(),
-            "selfsubjectreviews" | "selfsubjectaccessreviews" | "selfsubjectrulesreviews"
-        )
-}
-
-/// The least a node needs over REST; its pods and their secrets come over its own stream.
-fn node_may(user: &User, attributes: &Attributes) -> bool {
-    let Some(node) = user.name.strip_prefix("system:node:") else {
-        return false;
-    };
-    let reads = matches!(attributes.verb.as_str(), "get" | "list" | "watch");
-    match attributes.resource.as_str() {
-        "nodes" => {
-            attributes.name == node
-                && matches!(attributes.verb.as_str(), "get" | "update" | "patch")
-        }
-        "services" | "endpointslices" => reads,
-        "leases" => {
-            attributes.namespace == "kube-node-lease"
-                && attributes.name == node
-                && matches!(attributes.verb.as_str(), "get" | "update" | "patch")
-        }
-        "events" => matches!(attributes.verb.as_str(), "create" | "patch" | "update"),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn may(user: &User, verb: &str, resource: &str, name: &str, path: &str) -> bool {
-        let attributes = Attributes {
-            verb: verb.to_owned(),
-            resource: resource.to_owned(),
-            name: name.to_owned(),
-            path: path.to_owned(),
-            ..Attributes::default()
-        };
-        matches!(
-            BuiltinAuthorizer.authorize(user, &attributes),
-            Decision::Allowed { .. }
-        )
+        self.rbac.authorize(user, attributes)
     }
 
-    #[test]
-    fn each_group_may_what_it_needs_and_no_more() {
-        let master = User::known("admin", [MASTERS.to_owned()]);
-        let node = User::known("system:node:n1", [NODES.to_owned()]);
-        let pod = User::known("system:serviceaccount:d:default", []);
-        let nobody = User::anonymous();
-        assert!(may(&master, "delete", "secrets", "x", ""));
-        assert!(may(&node, "update", "nodes", "n1", ""));
-        assert!(!may(&node, "update", "nodes", "n2", ""));
-        assert!(!may(&node, "get", "secrets", "x", ""));
-        assert!(!may(&pod, "list", "pods", "", ""));
-        assert!(may(&pod, "create", "selfsubjectreviews", "", ""));
-        assert!(may(&pod, "get", "", "", "/apis/apps/v1"));
-        assert!(!may(&pod, "get", "", "", "/apisx"));
-        assert!(may(&nobody, "get", "", "", "/readyz"));
-        assert!(!may(&nobody, "get", "", "", "/api"));
-        assert!(!may(&nobody, "get", "", "", "/metrics"));
+    /// Every rule that roles give `user` in `namespace` (empty: in the cluster).
+    #[must_use]
+    pub fn rules_of(&self, user: &User, namespace: &str) -> Vec<PolicyRule> {
+        let mut rules = Vec::new();
+        if user.in_group(MASTERS) {
+            rules.extend(PolicyRule::everything());
+        }
+        rules.extend(self.rbac.rules_of(user, namespace));
+        rules
+    }
+
+    /// The roles that the bindings name.
+    pub(crate) const fn rbac(&self) -> &Rbac {
+        &self.rbac
     }
 }

@@ -1,11 +1,17 @@
 //! Who asks, and may they: client certificates, service account tokens, authorisation.
 
 mod authorize;
+mod bound;
+mod certificate;
+pub(crate) mod rbac;
 mod token;
 
 use std::collections::BTreeMap;
 
-pub use self::authorize::{Attributes, Authorizer, BuiltinAuthorizer, Decision};
+pub use self::authorize::{Attributes, Authorizer, Decision};
+pub(crate) use self::bound::{bootstrap_token_user, check_bound};
+pub(crate) use self::certificate::certificate_user;
+pub use self::rbac::PolicyRule;
 pub use self::token::{
     ClaimsError, ISSUER, IssueRequest, IssuedToken, TokenKeyError, TokenKeys, TokenSubject,
 };

@@ -1,4 +1,6 @@
-//! Service account tokens: ES256 JWTs, bound to a pod where there is one.
+//! Service account tokens: ES256 JWTs, bound to a pod, a secret or a node where one is named.
+//!
+//! One key signs; older ones only verify, so that a new key ends no token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -37,6 +39,14 @@ pub enum ClaimsError {
     /// Signature, time, issuer or audience do not hold.
     #[error("the token is not valid")]
     Invalid(#[from] jsonwebtoken::errors::Error),
+    /// The token is for somebody else.
+    #[error("token audiences {given:?} is invalid for the target audiences {wanted:?}")]
+    Audience {
+        /// Whom it is for.
+        given: Vec<String>,
+        /// Who asks.
+        wanted: Vec<String>,
+    },
 }
 
 /// For whom and how long a token is issued.
@@ -54,8 +64,10 @@ pub struct IssueRequest {
     pub expiration_seconds: i64,
     /// Name and uid of the pod it is bound to.
     pub pod: Option<(String, String)>,
-    /// Name and uid of the node the pod runs on.
+    /// Name and uid of the node the pod runs on, or the token is bound to.
     pub node: Option<(String, String)>,
+    /// Name and uid of the secret it is bound to.
+    pub secret: Option<(String, String)>,
 }
 
 /// A signed token.
@@ -83,6 +95,8 @@ struct Bound {
     pod: Option<Named>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     node: Option<Named>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<Named>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -109,32 +123,24 @@ pub struct TokenSubject {
     pub account: (String, String),
     /// Name and uid of the pod it is bound to.
     pub pod: Option<(String, String)>,
+    /// Name and uid of the pod's node, or of the node it is bound to.
+    pub node: Option<(String, String)>,
+    /// Name and uid of the secret it is bound to.
+    pub secret: Option<(String, String)>,
+    /// Which of the wanted audiences it is for.
+    pub audiences: Vec<String>,
 }
 
-/// Signs and checks tokens.
-pub struct TokenKeys {
-    encoding: EncodingKey,
+/// A key that verifies.
+struct VerifyingKey {
     decoding: DecodingKey,
-    key_id: String,
+    id: String,
     point: Vec<u8>,
 }
 
-impl std::fmt::Debug for TokenKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenKeys")
-            .field("key_id", &self.key_id)
-            .finish_non_exhaustive()
-    }
-}
-
-impl TokenKeys {
-    /// Keys from a PKCS#8 private key (PEM) and its public key (SubjectPublicKeyInfo, DER).
-    ///
-    /// # Errors
-    /// Either is not of a P-256 key.
-    pub fn new(private_pem: &str, public_der: &[u8]) -> Result<Self, TokenKeyError> {
-        let encoding =
-            EncodingKey::from_ec_pem(private_pem.as_bytes()).map_err(TokenKeyError::Encoding)?;
+impl VerifyingKey {
+    /// Of a SubjectPublicKeyInfo in DER.
+    fn new(public_der: &[u8]) -> Result<Self, TokenKeyError> {
         let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(public_der)
             .map_err(|_fault| TokenKeyError::Public)?;
         let point = info
@@ -150,12 +156,51 @@ impl TokenKeys {
         let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
         let decoding = DecodingKey::from_ec_components(&x, &y).map_err(TokenKeyError::Encoding)?;
         // The first bytes of the key name it well enough to tell two keys apart.
-        let key_id = URL_SAFE_NO_PAD.encode(&point[..16]);
+        let id = URL_SAFE_NO_PAD.encode(&point[..16]);
+        Ok(Self {
+            decoding,
+            id,
+            point,
+        })
+    }
+}
+
+/// Signs and checks tokens.
+pub struct TokenKeys {
+    encoding: EncodingKey,
+    /// The signing key first.
+    verifying: Vec<VerifyingKey>,
+}
+
+impl std::fmt::Debug for TokenKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ids: Vec<&str> = self.verifying.iter().map(|key| key.id.as_str()).collect();
+        f.debug_struct("TokenKeys")
+            .field("key_ids", &ids)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TokenKeys {
+    /// Keys from a PKCS#8 private key (PEM), its public key, and the public keys that signed
+    /// before it (each a SubjectPublicKeyInfo in DER).
+    ///
+    /// # Errors
+    /// One is not of a P-256 key.
+    pub fn new<K: AsRef<[u8]>>(
+        private_pem: &str,
+        public_der: &[u8],
+        older: &[K],
+    ) -> Result<Self, TokenKeyError> {
+        let encoding =
+            EncodingKey::from_ec_pem(private_pem.as_bytes()).map_err(TokenKeyError::Encoding)?;
+        let mut verifying = vec![VerifyingKey::new(public_der)?];
+        for key in older {
+            verifying.push(VerifyingKey::new(key.as_ref())?);
+        }
         Ok(Self {
             encoding,
-            decoding,
-            key_id,
-            point,
+            verifying,
         })
     }
 
@@ -192,10 +237,11 @@ impl TokenKeys {
                 },
                 pod: request.pod.as_ref().map(named),
                 node: request.node.as_ref().map(named),
+                secret: request.secret.as_ref().map(named),
             },
         };
         let mut header = Header::new(Algorithm::ES256);
-        header.kid = Some(self.key_id.clone());
+        header.kid = self.verifying.first().map(|key| key.id.clone());
         let token = jsonwebtoken::encode(&header, &claims, &self.encoding)?;
         Ok(IssuedToken {
             token,
@@ -204,43 +250,71 @@ impl TokenKeys {
         })
     }
 
-    /// Checks a token for use with this API server.
+    /// Checks a token that is to be for one of `audiences` (empty: this API server).
     ///
     /// # Errors
     /// Signature, time, issuer or audience do not hold.
-    pub fn verify(&self, token: &str) -> Result<TokenSubject, ClaimsError> {
+    pub fn verify(&self, token: &str, audiences: &[String]) -> Result<TokenSubject, ClaimsError> {
         let mut rules = Validation::new(Algorithm::ES256);
         rules.leeway = LEEWAY_SECONDS;
         rules.validate_nbf = true;
         rules.set_issuer(&[ISSUER]);
-        rules.set_audience(&[ISSUER]);
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &rules)?.claims;
-        Ok(subject(claims))
+        // Compared below, to answer which.
+        rules.validate_aud = false;
+        let id = jsonwebtoken::decode_header(token)?.kid.unwrap_or_default();
+        let key = self
+            .verifying
+            .iter()
+            .find(|key| key.id == id)
+            .ok_or(jsonwebtoken::errors::ErrorKind::InvalidSignature)
+            .map_err(jsonwebtoken::errors::Error::from)?;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &rules)?.claims;
+        let ours = [ISSUER.to_owned()];
+        let wanted = if audiences.is_empty() {
+            &ours
+        } else {
+            audiences
+        };
+        let mut shared = wanted.to_vec();
+        shared.retain(|audience| claims.aud.contains(audience));
+        if shared.is_empty() {
+            return Err(ClaimsError::Audience {
+                given: claims.aud,
+                wanted: wanted.to_vec(),
+            });
+        }
+        Ok(subject(claims, shared))
     }
 
-    /// The public key as a JSON Web Key Set.
+    /// The public keys as a JSON Web Key Set.
     #[must_use]
     pub fn jwks(&self) -> Value {
-        let (x, y) = self.point.split_at(POINT_BYTES / 2);
-        json!({"keys": [{
-            "use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256",
-            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
-        }]})
+        let keys = self.verifying.iter().map(|key| {
+            let (x, y) = key.point.split_at(POINT_BYTES / 2);
+            json!({
+                "use": "sig", "kty": "EC", "kid": key.id, "crv": "P-256", "alg": "ES256",
+                "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+            })
+        });
+        json!({"keys": keys.collect::<Vec<Value>>()})
     }
 }
 
-fn subject(claims: Claims) -> TokenSubject {
+fn subject(claims: Claims, audiences: Vec<String>) -> TokenSubject {
     let Bound {
         namespace,
         serviceaccount,
         pod,
         node,
+        secret,
     } = claims.bound;
     let groups = [
         "system:serviceaccounts".to_owned(),
         format!("system:serviceaccounts:{namespace}"),
     ];
-    let mut user = User::known(&claims.sub, groups);
+    // The name comes from what is signed beside the subject, so the two cannot differ.
+    let name = format!("system:serviceaccount:{namespace}:{}", serviceaccount.name);
+    let mut user = User::known(&name, groups);
     user.uid.clone_from(&serviceaccount.uid);
     let mut note = |key: &str, value: &str| {
         user.extra.insert(
@@ -255,22 +329,35 @@ fn subject(claims: Claims) -> TokenSubject {
             note(&format!("{what}-uid"), &named.uid);
         }
     }
+    let pair = |named: Option<Named>| named.map(|named| (named.name, named.uid));
     TokenSubject {
         user,
         namespace,
         account: (serviceaccount.name, serviceaccount.uid),
-        pod: pod.map(|pod| (pod.name, pod.uid)),
+        pod: pair(pod),
+        node: pair(node),
+        secret: pair(secret),
+        audiences,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rcgen::PublicKeyData as _;
+
     use super::*;
 
+    fn pair() -> rcgen::KeyPair {
+        rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
+    }
+
+    fn of(pair: &rcgen::KeyPair, older: &[Vec<u8>]) -> TokenKeys {
+        let public = pair.subject_public_key_info();
+        TokenKeys::new(&pair.serialize_pem(), &public, older).unwrap()
+    }
+
     fn keys() -> TokenKeys {
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        use rcgen::PublicKeyData as _;
-        TokenKeys::new(&pair.serialize_pem(), &pair.subject_public_key_info()).unwrap()
+        of(&pair(), &[])
     }
 
     fn request() -> IssueRequest {
@@ -282,6 +369,7 @@ mod tests {
             expiration_seconds: 1,
             pod: Some(("p".to_owned(), "u2".to_owned())),
             node: None,
+            secret: None,
         }
     }
 
@@ -291,12 +379,12 @@ mod tests {
         let now = jiff::Timestamp::now().as_second();
         let issued = keys.issue(&request(), now).unwrap();
         assert_eq!(issued.expires_at, now + SECONDS_MIN);
-        let subject = keys.verify(&issued.token).unwrap();
+        let subject = keys.verify(&issued.token, &[]).unwrap();
         assert_eq!(subject.user.name, "system:serviceaccount:d:default");
         assert!(subject.user.in_group("system:serviceaccounts:d"));
         assert_eq!(subject.pod, Some(("p".to_owned(), "u2".to_owned())));
         let old = keys.issue(&request(), now - SECONDS_MIN - 60).unwrap();
-        keys.verify(&old.token).unwrap_err();
+        keys.verify(&old.token, &[]).unwrap_err();
     }
 
     #[test]
@@ -304,12 +392,28 @@ mod tests {
         let (ours, theirs) = (keys(), keys());
         let now = jiff::Timestamp::now().as_second();
         let foreign = theirs.issue(&request(), now).unwrap();
-        ours.verify(&foreign.token).unwrap_err();
+        ours.verify(&foreign.token, &[]).unwrap_err();
         let vault = IssueRequest {
             audiences: vec!["vault".to_owned()],
             ..request()
         };
         let vaults = ours.issue(&vault, now).unwrap();
-        ours.verify(&vaults.token).unwrap_err();
+        ours.verify(&vaults.token, &[]).unwrap_err();
+        let wanted = ["other".to_owned(), "vault".to_owned()];
+        let subject = ours.verify(&vaults.token, &wanted).unwrap();
+        assert_eq!(subject.audiences, ["vault"]);
+    }
+
+    #[test]
+    fn a_new_key_signs_and_the_old_one_still_verifies() {
+        let (old, new) = (pair(), pair());
+        let now = jiff::Timestamp::now().as_second();
+        let before = of(&old, &[]).issue(&request(), now).unwrap();
+        let rotated = of(&new, &[old.subject_public_key_info()]);
+        rotated.verify(&before.token, &[]).unwrap();
+        let after = rotated.issue(&request(), now).unwrap();
+        rotated.verify(&after.token, &[]).unwrap();
+        of(&old, &[]).verify(&after.token, &[]).unwrap_err();
+        assert_eq!(rotated.jwks()["keys"].as_array().unwrap().len(), 2);
     }
 }

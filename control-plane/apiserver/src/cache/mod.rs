@@ -24,6 +24,7 @@ use tokio::sync::watch;
 pub use self::filter::{Field, FieldRequirement, Filter};
 pub use self::list::{ListPage, ListRequest, Match};
 pub use self::pump::{PumpError, load, pump};
+pub(crate) use self::resource::ObjMap;
 pub use self::resource::{Event, EventKind, ResourceCache};
 pub use self::watcher::{WatchError, WatchItem, WatchStart, Watcher};
 use crate::alloc::AllocationIndex;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
@@ -53,7 +54,8 @@ impl Event {
     }
 }
 
-pub(super) type ObjMap = OrdMap<ObjKey, Arc<Obj>>;
+/// Objects by key, immutable and shared.
+pub(crate) type ObjMap = OrdMap<ObjKey, Arc<Obj>>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -76,6 +78,8 @@ pub struct ResourceCache {
     state: RwLock<State>,
     /// Sequence number after the newest event; wakes watchers.
     tail: watch::Sender<u64>,
+    /// Counts changes of the objects, a reset as one.
+    version: AtomicU64,
 }
 
 /// What a watcher finds at its position.
@@ -93,6 +97,7 @@ impl ResourceCache {
             kind,
             state: RwLock::default(),
             tail: watch::Sender::new(0),
+            version: AtomicU64::new(1),
         }
     }
 
@@ -132,7 +137,12 @@ impl ResourceCache {
         self.len() == 0
     }
 
-    pub(super) fn tail(&self) -> watch::Receiver<u64> {
+    /// Changes with every change of an object; what was read before is older than it.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn tail(&self) -> watch::Receiver<u64> {
         self.tail.subscribe()
     }
 
@@ -217,13 +227,14 @@ impl ResourceCache {
                 closed: state.closed,
                 ..State::default()
             };
+            self.version.fetch_add(1, Ordering::Release);
             next + 1
         };
         self.tail.send_replace(tail);
     }
 
     /// Applies one change. Only the pump calls this, in revision order.
-    pub(super) fn apply(&self, key: &ObjKey, rv: u64, new: Option<Arc<Obj>>, now: Instant) {
+    pub(crate) fn apply(&self, key: &ObjKey, rv: u64, new: Option<Arc<Obj>>, now: Instant) {
         let tail = {
             let mut state = self.state.write();
             let prev = match &new {
@@ -254,6 +265,7 @@ impl ResourceCache {
                 }
                 (None, None) => return,
             };
+            self.version.fetch_add(1, Ordering::Release);
             state.bytes += event.size();
             state.ring.push_back((now, Arc::new(event)));
             state.trim(now);

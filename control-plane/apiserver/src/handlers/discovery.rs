@@ -255,7 +255,7 @@ fn listed(registry: &Registry) -> Vec<Listed> {
         version: "v1",
         name: review.plural.to_owned(),
         singular: review.singular,
-        namespaced: false,
+        namespaced: review.scope == Scope::Namespaced,
         kind: review.kind,
         body: None,
         verbs: vec!["create"],

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use hyper::HeaderMap;
 
-use super::{Api, forbidden};
-use crate::auth::{AUTHENTICATED, Attributes, Decision, User};
+use super::Api;
+use crate::auth::{AUTHENTICATED, Attributes, User};
 use crate::status::StatusError;
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const ANONYMOUS: &str = "system:anonymous";
+const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 impl Api {
     /// The user that `user` acts as.
@@ -22,28 +25,33 @@ impl Api {
         let Some(acted) = asked(headers)? else {
             return Ok(user);
         };
-        let check = |resource: &str, name: &str| {
+        let check = |group: &str, resource: &str, subresource: &str, place: (&str, &str)| {
             let attributes = Attributes {
                 verb: "impersonate".to_owned(),
+                group: group.to_owned(),
                 version: "v1".to_owned(),
                 resource: resource.to_owned(),
-                name: name.to_owned(),
+                subresource: subresource.to_owned(),
+                namespace: place.0.to_owned(),
+                name: place.1.to_owned(),
                 ..Attributes::default()
             };
-            match self.authorizer.authorize(&user, &attributes) {
-                Decision::Allowed { .. } => Ok(()),
-                Decision::Denied => Err(forbidden(&user, &attributes)),
-            }
+            self.check(&user, &attributes)
         };
-        check("users", &acted.name)?;
+        match service_account(&acted.name) {
+            Some(place) => check("", "serviceaccounts", "", place)?,
+            None => check("", "users", "", ("", &acted.name))?,
+        }
         for group in &acted.groups {
-            check("groups", group)?;
+            check("", "groups", "", ("", group))?;
         }
         if !acted.uid.is_empty() {
-            check("uids", &acted.uid)?;
+            check(AUTHENTICATION, "uids", "", ("", &acted.uid))?;
         }
-        for key in acted.extra.keys() {
-            check("userextras", key)?;
+        for (key, values) in &acted.extra {
+            for value in values {
+                check(AUTHENTICATION, "userextras", key, ("", value))?;
+            }
         }
         Ok(complete(acted))
     }
@@ -83,20 +91,29 @@ fn asked(headers: &HeaderMap) -> Result<Option<User>, StatusError> {
     }))
 }
 
+/// Namespace and name of the service account whose user name this is.
+fn service_account(user: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
+}
+
 /// Adds the groups that the name or its kind brings along.
 fn complete(mut user: User) -> User {
-    if let Some(account) = user.name.strip_prefix("system:serviceaccount:")
+    if let Some((namespace, _)) = service_account(&user.name)
         && user.groups.is_empty()
     {
-        let namespace = account.split(':').next().unwrap_or_default();
         user.groups = vec![
             "system:serviceaccounts".to_owned(),
             format!("system:serviceaccounts:{namespace}"),
         ];
     }
-    let anonymous = user.name == "system:anonymous";
-    if !anonymous && !user.in_group(AUTHENTICATED) {
-        user.groups.push(AUTHENTICATED.to_owned());
+    let group = if user.name == ANONYMOUS {
+        UNAUTHENTICATED
+    } else {
+        AUTHENTICATED
+    };
+    if !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
+        user.groups.push(group.to_owned());
     }
     user
 }

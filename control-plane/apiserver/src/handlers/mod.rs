@@ -26,13 +26,14 @@ use std::time::Instant;
 
 use hyper::HeaderMap;
 use hyper::header::USER_AGENT;
+use proto_api::selector::Fields;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
 pub(crate) use self::discovery::Discovery;
 pub(crate) use self::openapi::OpenApi;
-use crate::auth::{Attributes, Authorizer, Decision, TokenKeys, User};
+use crate::auth::{Attributes, Decision, TokenKeys, User};
 use crate::http::{
     Accept, Peer, Query, Request, RequestInfo, ResourcePath, Response, status_response,
 };
@@ -44,12 +45,13 @@ use crate::status::{GroupResource, StatusError};
 
 /// Longest name of a field manager (as upstream).
 const FIELD_MANAGER_CHARS_MAX: usize = 128;
+/// Subresources that open a stream into a container.
+const CONNECTS: [&str; 3] = ["attach", "exec", "portforward"];
 
 /// Everything a request may need.
 pub(crate) struct Api {
     pub(crate) server: Arc<Server>,
     pub(crate) nodes: Arc<dyn NodeStreams>,
-    pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) tokens: Arc<TokenKeys>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
@@ -104,7 +106,7 @@ impl Api {
         query: Query,
         request: Request,
     ) -> Result<Response, StatusError> {
-        let user = self.authenticate(peer, request.headers())?;
+        let user = self.authenticate(peer, request.headers(), request.uri().path())?;
         let user = self.impersonate(user, request.headers())?;
         let call = Call {
             user: Arc::new(user),
@@ -122,36 +124,70 @@ impl Api {
     }
 }
 
+impl Api {
+    /// Refuses what nothing allows.
+    fn check(&self, user: &User, attributes: &Attributes) -> Result<(), StatusError> {
+        match self.server.authorizer.authorize(user, attributes) {
+            Decision::Allowed { .. } => Ok(()),
+            Decision::Denied { reason } => Err(forbidden(user, attributes, &reason)),
+        }
+    }
+}
+
 impl Call {
     fn authorize(&self) -> Result<(), StatusError> {
+        let asked = self.attributes();
+        self.api.check(&self.user, &asked)?;
+        // A stream into a container is opened by GET where it is a WebSocket: reading a pod is not
+        // enough for it.
+        if asked.verb == "get" && CONNECTS.contains(&asked.subresource.as_str()) {
+            let verb = "create".to_owned();
+            self.api.check(&self.user, &Attributes { verb, ..asked })?;
+        }
+        Ok(())
+    }
+
+    /// What the request asks for, in the authoriser's words.
+    fn attributes(&self) -> Attributes {
         let mut attributes = Attributes {
             verb: self.info.verb.to_owned(),
             path: self.path.clone(),
             ..Attributes::default()
         };
-        if let Some(resource) = self.info.resource.clone() {
-            let ResourcePath {
-                group,
-                version,
-                namespace,
-                plural,
-                name,
-                subresource,
-            } = resource;
-            attributes = Attributes {
-                group,
-                version,
-                namespace,
-                resource: plural,
-                name,
-                subresource,
-                ..attributes
-            };
+        let Some(resource) = self.info.resource.clone() else {
+            return attributes;
+        };
+        let ResourcePath {
+            group,
+            version,
+            namespace,
+            plural,
+            name,
+            subresource,
+        } = resource;
+        attributes = Attributes {
+            group,
+            version,
+            namespace,
+            resource: plural,
+            name,
+            subresource,
+            ..attributes
+        };
+        // A namespace is in itself: who may read all in it may read it.
+        if attributes.resource == "namespaces" && attributes.group.is_empty() {
+            attributes.namespace.clone_from(&attributes.name);
         }
-        match self.api.authorizer.authorize(&self.user, &attributes) {
-            Decision::Allowed { .. } => Ok(()),
-            Decision::Denied => Err(forbidden(&self.user, &attributes)),
+        if matches!(self.info.verb, "list" | "watch" | "deletecollection") {
+            attributes.fields = self.query.get("fieldSelector").unwrap_or_default().to_owned();
+            let fields = Fields::parse(&attributes.fields).unwrap_or_default();
+            if let Some(name) = fields.exact("metadata.name")
+                && attributes.name.is_empty()
+            {
+                attributes.name = name.to_owned();
+            }
         }
+        attributes
     }
 
     async fn dispatch(
@@ -160,7 +196,7 @@ impl Call {
         request: Request,
     ) -> Result<Response, StatusError> {
         if let Some(review) = reviews::Review::find(path) {
-            return self.review(review, request).await;
+            return self.review(review, path, request).await;
         }
         if path.plural == "bindings" && path.group.is_empty() && path.subresource.is_empty() {
             return self.create_binding(path, request).await;
@@ -252,9 +288,7 @@ impl Call {
             ["metrics"] => Ok(self.api.metrics.render(&self.api.server)),
             ["openapi", rest @ ..] => self.openapi(rest),
             ["api" | "apis", ..] => self.discovery(&parts),
-            ["openid", "v1", "jwks"] => {
-                Ok(crate::http::json_response(200, &self.api.tokens.jwks()))
-            }
+            ["openid", "v1", "jwks"] => Ok(token::jwks(&self.api.tokens)),
             [".well-known", "openid-configuration"] => Ok(token::openid_configuration()),
             [] => Ok(self.api.discovery.paths()),
             _ => Err(StatusError::path_not_found()),
@@ -323,7 +357,7 @@ impl Call {
 }
 
 /// Upstream's sentence for a request that nothing allows.
-fn forbidden(user: &User, attributes: &Attributes) -> StatusError {
+fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> StatusError {
     let Attributes {
         verb,
         group,
@@ -334,12 +368,17 @@ fn forbidden(user: &User, attributes: &Attributes) -> StatusError {
         path,
         ..
     } = attributes;
+    let why = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
     if resource.is_empty() {
         let message = format!(
             "forbidden: User \"{}\" cannot {verb} path \"{path}\"",
             user.name
         );
-        let mut error = StatusError::new(403, "Forbidden", message);
+        let mut error = StatusError::new(403, "Forbidden", message + &why);
         error.details = Some(Box::default());
         return error;
     }
@@ -365,7 +404,7 @@ fn forbidden(user: &User, attributes: &Attributes) -> StatusError {
     };
     let message = format!(
         "{about} is forbidden: User \"{}\" cannot {verb} resource \"{what}\" in API group \
-         \"{group}\" {scope}",
+         \"{group}\" {scope}{why}",
         user.name
     );
     let mut error = StatusError::new(403, "Forbidden", message);

@@ -1,10 +1,11 @@
 //! `serviceaccounts/token`, and how others check our tokens.
 
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use proto_api::schema::Gvk;
 use serde_json::json;
 
 use super::Call;
-use crate::auth::ISSUER;
+use crate::auth::{ISSUER, TokenKeys};
 use crate::http::{Request, Response, json_response};
 use crate::server::Target;
 use crate::status::StatusError;
@@ -29,6 +30,14 @@ impl Call {
             .await?;
         Ok(json_response(201, &issued))
     }
+}
+
+/// The public keys of the token issuer.
+pub(super) fn jwks(tokens: &TokenKeys) -> Response {
+    let mut answer = json_response(200, &tokens.jwks());
+    let kind = HeaderValue::from_static("application/jwk-set+json");
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
 }
 
 /// The OpenID provider configuration of the token issuer.

@@ -52,6 +52,13 @@ pub struct Obj {
     rv_text: std::ops::Range<usize>,
 }
 
+/// Versions are told apart by their revision: one names one content.
+impl PartialEq for Obj {
+    fn eq(&self, other: &Self) -> bool {
+        self.rv == other.rv && self.key == other.key
+    }
+}
+
 impl Obj {
     /// Makes the object of stored bytes committed at `rv`; 0: not committed (a dry run), so it
     /// shows no revision. `fields` reads the kind's selectable fields.

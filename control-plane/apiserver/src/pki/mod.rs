@@ -1,7 +1,7 @@
 //! The cluster's certificate authority and what it issues.
 //!
-//! Owns: `<data-dir>/pki/{ca.crt, ca.key, sa.key, join.token}`, made at first start and never changed after;
-//! keys are 0600. Certificates of servers and clients are issued on demand and not kept.
+//! Owns: `<data-dir>/pki/{ca.crt, ca.key, sa.key, join.token}`, made at first start; `sa.key` is
+//! replaced by [`rotate_token_key`], which keeps the older public keys in `sa.pub.old`. Keys are 0600. Certificates of servers and clients are issued on demand and not kept.
 
 mod files;
 mod issue;
@@ -17,12 +17,18 @@ use rcgen::{
     KeyUsagePurpose, PublicKeyData as _,
 };
 
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject as _;
+
 pub use self::issue::{Identity, NODE_CERTIFICATE_DAYS};
 pub use self::kubeconfig::{Kubeconfig, write_kubeconfig};
 use crate::auth::{TokenKeyError, TokenKeys};
 
 /// Days that the authority is valid: ten years.
 const CA_DAYS: u64 = 3650;
+/// How many replaced token keys still verify: the oldest have no token that is valid.
+const OLDER_KEYS_MAX: usize = 16;
+const PEM_END: &str = "-----END PUBLIC KEY-----";
 
 /// Why the authority cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +110,9 @@ impl Pki {
             })?;
         let sa_path = dir.join("sa.key");
         let sa_key = load_or_make_key(&sa_path)?;
-        let tokens = TokenKeys::new(&sa_key.serialize_pem(), &sa_key.subject_public_key_info())
+        let older = older_token_keys(&dir.join("sa.pub.old"))?;
+        let public = sa_key.subject_public_key_info();
+        let tokens = TokenKeys::new(&sa_key.serialize_pem(), &public, &older)
             .map_err(|source| PkiError::TokenKey {
                 path: sa_path,
                 source,
@@ -146,17 +154,57 @@ impl Pki {
 }
 
 fn load_or_make_key(path: &Path) -> Result<KeyPair, PkiError> {
-    let wrap = |what: &str, source| PkiError::Certificate {
-        what: format!("{what} {}", path.display()),
-        source,
-    };
     if let Some(pem) = files::read(path)? {
-        return KeyPair::from_pem(&pem).map_err(|source| wrap("read key", source));
+        return KeyPair::from_pem(&pem).map_err(|source| PkiError::Certificate {
+            what: format!("read key {}", path.display()),
+            source,
+        });
     }
-    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
-        .map_err(|source| wrap("make key", source))?;
+    let key = make_key(path)?;
     files::write(path, key.serialize_pem().as_bytes(), files::SECRET)?;
     Ok(key)
+}
+
+/// The public keys that signed service account tokens before the present one.
+fn older_token_keys(path: &Path) -> Result<Vec<SubjectPublicKeyInfoDer<'static>>, PkiError> {
+    let text = files::read(path)?.unwrap_or_default();
+    SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|_fault| PkiError::TokenKey {
+            path: path.to_owned(),
+            source: TokenKeyError::Public,
+        })
+}
+
+/// Makes a new key for service account tokens in `dir`. Tokens of the older keys stay valid until
+/// they end. Servers take the new key at their next start.
+///
+/// # Errors
+/// A file cannot be read or written, or holds something else.
+pub fn rotate_token_key(dir: &Path) -> Result<(), PkiError> {
+    let path = dir.join("sa.key");
+    let present = load_or_make_key(&path)?;
+    let older_path = dir.join("sa.pub.old");
+    let older = files::read(&older_path)?.unwrap_or_default();
+    let mut keys: Vec<&str> = older.split_inclusive(PEM_END).collect();
+    let present = present.public_key_pem();
+    keys.insert(0, &present);
+    keys.retain(|key| key.contains(PEM_END));
+    keys.truncate(OLDER_KEYS_MAX);
+    let text: Vec<String> = keys.iter().map(|key| format!("{}\n", key.trim())).collect();
+    // The old key first: a crash between the two leaves a key that is listed twice.
+    files::write(&older_path, text.concat().as_bytes(), files::PUBLIC)?;
+    let key = make_key(&path)?;
+    files::write(&path, key.serialize_pem().as_bytes(), files::SECRET)
+}
+
+fn make_key(path: &Path) -> Result<KeyPair, PkiError> {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|source| {
+        PkiError::Certificate {
+            what: format!("make key {}", path.display()),
+            source,
+        }
+    })
 }
 
 fn load_or_make_token(path: &Path) -> Result<String, PkiError> {

@@ -104,3 +104,36 @@ fn a_kubeconfig_holds_what_kubectl_needs() {
     let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
 }
+
+#[test]
+fn tokens_outlive_the_rotation_of_their_key() {
+    let dir = scratch();
+    let issue = |pki: &Pki| {
+        let request = crate::auth::IssueRequest {
+            namespace: "d".to_owned(),
+            account: "default".to_owned(),
+            account_uid: "u".to_owned(),
+            audiences: Vec::new(),
+            expiration_seconds: 3600,
+            pod: None,
+            node: None,
+            secret: None,
+        };
+        let now = jiff::Timestamp::now().as_second();
+        pki.tokens().issue(&request, now).unwrap().token
+    };
+    let first = issue(&Pki::open(dir.path()).unwrap());
+    rotate_token_key(dir.path()).unwrap();
+    let second = issue(&Pki::open(dir.path()).unwrap());
+    rotate_token_key(dir.path()).unwrap();
+    let pki = Pki::open(dir.path()).unwrap();
+    for token in [&first, &second, &issue(&pki)] {
+        pki.tokens().verify(token, &[]).unwrap();
+    }
+    assert_eq!(pki.tokens().jwks()["keys"].as_array().unwrap().len(), 3);
+    for _ in 0..OLDER_KEYS_MAX {
+        rotate_token_key(dir.path()).unwrap();
+    }
+    let pki = Pki::open(dir.path()).unwrap();
+    pki.tokens().verify(&first, &[]).unwrap_err();
+}

@@ -20,6 +20,7 @@ mod namespace;
 mod node;
 pub(crate) mod pod;
 mod pod_template;
+pub(crate) mod rbac;
 mod replication_controller;
 mod resource_quota;
 mod row;

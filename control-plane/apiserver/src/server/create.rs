@@ -53,7 +53,7 @@ impl Server {
             }
             let generated = self.fill_metadata(kind, namespace, &mut value)?;
             let target = Target::new(kind, namespace, tree::text(&value, &["metadata", "name"]));
-            self.complete_new(&target, &mut value).await?;
+            self.complete_new(&target, &mut value, context).await?;
             if ownership == Ownership::Noted {
                 let now = self.now_text();
                 note_owner(self.schema, &target, &mut value, None, context, &now);
@@ -143,10 +143,15 @@ impl Server {
         Ok(true)
     }
 
-    async fn complete_new(&self, target: &Target, value: &mut Value) -> Result<(), StatusError> {
+    async fn complete_new(
+        &self,
+        target: &Target,
+        value: &mut Value,
+        context: &WriteContext,
+    ) -> Result<(), StatusError> {
         let kind = &target.kind;
         kind.strategy.default(value);
-        self.admission.create(target, value).await?;
+        self.admission.create(target, &context.user, value).await?;
         kind.strategy.prepare_create(value);
         let mut errors = validation::object_meta(kind, value);
         errors.extend(kind.strategy.validate(value));

@@ -71,7 +71,6 @@ impl Server {
         request: &DeleteRequest,
         context: &WriteContext,
     ) -> Result<Deleted, StatusError> {
-        crate::admission::check_delete(target)?;
         let mut attempts = 0;
         loop {
             let Some(current) = self.cached(target) else {
@@ -83,6 +82,7 @@ impl Server {
             };
             check(target, &current, &request.preconditions)?;
             let old = current.value();
+            self.admission.delete(target, &context.user, &old)?;
             let mut new = old.clone();
             set_propagation(&mut new, request.propagation);
             let grace = target.kind.strategy.graceful(&old, request.grace_seconds);

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::admission::Admission;
 use crate::alloc::ServiceCidr;
-use crate::auth::User;
+use crate::auth::{Authorizer, User};
 use crate::cache::WatchCache;
 use crate::field::FieldError;
 use crate::object::{Obj, ObjKey};
@@ -131,6 +131,8 @@ pub struct Server {
     pub registry: Registry,
     pub(crate) schema: &'static Schema,
     pub(crate) service_cidr: ServiceCidr,
+    /// Who may do what.
+    pub authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
     pub(crate) clock: fn() -> Timestamp,
 }
@@ -151,11 +153,13 @@ impl Server {
         registry: Registry,
         service_cidr: ServiceCidr,
     ) -> Self {
-        let admission = Admission::new(Arc::clone(&cache), registry.clone());
+        let authorizer = Arc::new(Authorizer::new(&cache, &registry));
+        let admission = Admission::new(Arc::clone(&cache), registry.clone(), Arc::clone(&authorizer));
         Self {
             store,
             cache,
             registry,
+            authorizer,
             schema: schema::builtin(),
             service_cidr,
             admission,

@@ -1,14 +1,17 @@
-//! TokenRequest: a service account's token, bound to a pod when asked.
+//! TokenRequest: a service account's token, bound to a pod, a secret or a node when asked.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::{Server, Target, timestamp};
 use crate::auth::{IssueRequest, IssuedToken, TokenKeys};
 use crate::field::{FieldError, Path};
-use crate::object::ObjKey;
-use crate::status::{GroupResource, StatusError};
+use crate::object::{Obj, ObjKey};
+use crate::status::StatusError;
 use crate::tree;
 
+const GROUP: &str = "authentication.k8s.io";
 /// Seconds that a token is valid when the request does not say.
 const SECONDS: i64 = 3600;
 /// Shortest life that may be asked for.
@@ -43,84 +46,111 @@ impl Server {
             .iter()
             .filter_map(|audience| audience.as_str().map(str::to_owned))
             .collect();
-        let (pod, node) = self.bound_pod(target, request)?;
-        let issue = IssueRequest {
+        check_uid(target, tree::text(request, &["metadata", "uid"]), &account)?;
+        let mut issue = IssueRequest {
             namespace: target.key.namespace.to_string(),
             account: target.key.name.to_string(),
             account_uid: account.meta.uid.to_string(),
             audiences,
             expiration_seconds: seconds,
-            pod,
-            node,
+            pod: None,
+            node: None,
+            secret: None,
         };
-        let issued = keys
-            .issue(&issue, (self.clock)().as_second())
-            .map_err(StatusError::internal)?;
+        self.bind_token(target, tree::at(request, &["spec", "boundObjectRef"]), &mut issue)?;
+        let now = (self.clock)().as_second();
+        let issued = keys.issue(&issue, now).map_err(StatusError::internal)?;
+        let seconds = issued.expires_at - now;
         Ok(answer(request, target, &issued, seconds, &self.now_text()))
     }
 
-    /// Name and uid of the pod that the token is bound to, and of its node.
-    #[expect(clippy::type_complexity, reason = "two optional pairs, used once")]
-    fn bound_pod(
+    /// Binds the token to the object that `bound` refers to.
+    fn bind_token(
         &self,
         target: &Target,
-        request: &Value,
-    ) -> Result<(Option<(String, String)>, Option<(String, String)>), StatusError> {
-        let bound = tree::at(request, &["spec", "boundObjectRef"]);
+        bound: &Value,
+        issue: &mut IssueRequest,
+    ) -> Result<(), StatusError> {
         if !bound.is_object() {
-            return Ok((None, None));
+            return Ok(());
         }
-        let kind = tree::text(bound, &["kind"]);
-        if kind != "Pod" {
-            let path = Path::root("spec").child("boundObjectRef").child("kind");
-            let errors = [FieldError::not_supported(&path, kind, &["Pod"])];
-            let name = &target.key.name;
-            return Err(StatusError::invalid(
-                "authentication.k8s.io",
-                "TokenRequest",
-                name,
-                &errors,
-            ));
+        let named = |obj: &Obj| (obj.key.name.to_string(), obj.meta.uid.to_string());
+        let path = Path::root("spec").child("boundObjectRef");
+        let (version, kind) = (tree::text(bound, &["apiVersion"]), tree::text(bound, &["kind"]));
+        match (version, kind) {
+            ("v1" | "", "Pod") => {
+                let pod = self.bound_object("pods", &target.key.namespace, bound)?;
+                let value = pod.value();
+                check_account(target, &value)?;
+                issue.pod = Some(named(&pod));
+                let node = tree::text(&value, &["spec", "nodeName"]);
+                let nodes = self.kind("", "v1", "nodes")?;
+                let node = self.cache.of(&nodes).get(&ObjKey::new("", node));
+                issue.node = node.map(|node| named(&node));
+            }
+            ("v1" | "", "Secret") => {
+                let secret = self.bound_object("secrets", &target.key.namespace, bound)?;
+                issue.secret = Some(named(&secret));
+            }
+            ("v1" | "", "Node") => {
+                issue.node = Some(named(&self.bound_object("nodes", "", bound)?));
+            }
+            (version, kind) => {
+                let error = if matches!(version, "v1" | "") {
+                    FieldError::not_supported(&path.child("kind"), kind, &["Node", "Pod", "Secret"])
+                } else {
+                    FieldError::not_supported(&path.child("apiVersion"), version, &["v1"])
+                };
+                let name = &target.key.name;
+                return Err(StatusError::invalid(GROUP, "TokenRequest", name, &[error]));
+            }
         }
+        Ok(())
+    }
+
+    fn bound_object(
+        &self,
+        plural: &str,
+        namespace: &str,
+        bound: &Value,
+    ) -> Result<Arc<Obj>, StatusError> {
+        let kind = self.kind("", "v1", plural)?;
         let name = tree::text(bound, &["name"]);
-        let pods = self.kind("", "v1", "pods")?;
-        let Some(pod) = self
-            .cache
-            .of(&pods)
-            .get(&ObjKey::new(&target.key.namespace, name))
-        else {
-            return Err(StatusError::not_found(pods.group_resource(), name));
+        let Some(found) = self.cache.of(&kind).get(&ObjKey::new(namespace, name)) else {
+            return Err(StatusError::not_found(kind.group_resource(), name));
         };
         let uid = tree::text(bound, &["uid"]);
-        if !uid.is_empty() && uid != &*pod.meta.uid {
-            let gr = GroupResource {
-                group: "",
-                resource: "pods",
-            };
+        if !uid.is_empty() && uid != &*found.meta.uid {
             let why = format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. \
                  The object might have been deleted and then recreated"
             );
-            return Err(StatusError::conflict(gr, name, &why));
+            return Err(StatusError::conflict(kind.group_resource(), name, &why));
         }
-        let value = pod.value();
-        let own = tree::text(&value, &["spec", "serviceAccountName"]);
-        if own != &*target.key.name {
-            let message = format!(
-                "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.",
-                target.key.name
-            );
-            return Err(StatusError::bad_request(message));
-        }
-        let node = tree::text(&value, &["spec", "nodeName"]);
-        let nodes = self.kind("", "v1", "nodes")?;
-        let node = self
-            .cache
-            .of(&nodes)
-            .get(&ObjKey::new("", node))
-            .map(|found| (node.to_owned(), found.meta.uid.to_string()));
-        Ok((Some((name.to_owned(), pod.meta.uid.to_string())), node))
+        Ok(found)
     }
+}
+
+fn check_uid(target: &Target, uid: &str, account: &Obj) -> Result<(), StatusError> {
+    if uid.is_empty() || uid == &*account.meta.uid {
+        return Ok(());
+    }
+    let why = format!(
+        "the UID in the token request ({uid}) does not match the UID of the service account"
+    );
+    let name = &target.key.name;
+    Err(StatusError::conflict(target.kind.group_resource(), name, &why))
+}
+
+fn check_account(target: &Target, pod: &Value) -> Result<(), StatusError> {
+    if tree::text(pod, &["spec", "serviceAccountName"]) == &*target.key.name {
+        return Ok(());
+    }
+    Err(StatusError::bad_request(format!(
+        "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount \
+         name.",
+        target.key.name
+    )))
 }
 
 fn check_seconds(target: &Target, seconds: i64) -> Result<(), StatusError> {

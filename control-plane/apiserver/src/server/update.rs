@@ -111,6 +111,7 @@ impl Server {
             let mut new = change(&old)?;
             let pinned = check_preconditions(target, &current, &new)?;
             prepare(target, &mut new, &old);
+            self.admission.update(target, &context.user, &new, &old)?;
             if ownership == Ownership::Noted {
                 let now = self.now_text();
                 note_owner(self.schema, target, &mut new, Some(&old), context, &now);
