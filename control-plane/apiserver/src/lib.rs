@@ -19,6 +19,7 @@ pub mod node_streams;
 pub mod object;
 pub mod pki;
 pub mod registry;
+mod sealing;
 pub mod server;
 mod start;
 pub mod status;

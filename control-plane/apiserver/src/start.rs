@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::alloc::{CidrError, ServiceCidr};
 use crate::auth::{MASTERS, rbac};
@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::node_streams::NodeStreams;
 use crate::pki::{Kubeconfig, Pki, PkiError, write_kubeconfig};
 use crate::registry::Registry;
+use crate::sealing::SealedStore;
 use crate::server::Server;
 use crate::status::StatusError;
 
@@ -172,6 +173,8 @@ impl ApiServer {
         if advertise.port() == 0 {
             advertise.set_port(addresses[0].port());
         }
+        let sealed = Arc::new(SealedStore::new(store, Arc::clone(config.pki.sealing())));
+        let store: Arc<dyn Store> = Arc::<SealedStore>::clone(&sealed);
         let registry = Registry::default();
         let cache = Arc::new(WatchCache::new(&registry));
         let revision = cache::load(&cache, &*store).await?;
@@ -210,6 +213,7 @@ impl ApiServer {
             tasks: tasks.clone(),
         });
         tasks.spawn(rbac::follow(Arc::clone(&server), stop.clone()));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(reseal(sealed)));
         for socket in sockets {
             let api = Arc::clone(&api);
             let listener = Listener {
@@ -241,6 +245,23 @@ impl ApiServer {
 
 /// Opens all sockets; the addresses are those that are this server's own.
 fn bind(config: &ApiServerConfig) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+/// Seals anew what the present key did not seal: after a rotation, or of an older release.
+async fn reseal(store: Arc<SealedStore>) {
+    match store.reseal().await {
+        Ok(done) if done.rewritten > 0 => {
+            info!(
+                rewritten = done.rewritten,
+                current = done.current,
+                "secrets sealed anew"
+            );
+        }
+        Ok(_) => {}
+        Err(fault) => warn!(%fault, "secrets are not all sealed with the present key; the next \
+                                     start tries again"),
+    }
+}
+
+async fn bind(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
     let shared = config
         .shared_bind

@@ -1,6 +1,6 @@
 //! The cluster's certificate authority and what it issues.
 //!
-//! Owns: `<data-dir>/pki/{ca.crt, ca.key, sa.key, join.token}`, made at first start; `sa.key` is
+//! Owns: `<data-dir>/pki/{ca.crt, ca.key, sa.key, join.token, seal.keys}`, made at first start; `sa.key` is
 //! replaced by [`rotate_token_key`], which keeps the older public keys in `sa.pub.old`. Keys are 0600. Certificates of servers and clients are issued on demand and not kept.
 
 mod files;
@@ -23,11 +23,15 @@ use rustls_pki_types::pem::PemObject as _;
 pub use self::issue::{Identity, NODE_CERTIFICATE_DAYS};
 pub use self::kubeconfig::{Kubeconfig, write_kubeconfig};
 use crate::auth::{TokenKeyError, TokenKeys};
+pub use crate::sealing::SealKeyError;
+use crate::sealing::{self, SealKeys};
 
 /// Days that the authority is valid: ten years.
 const CA_DAYS: u64 = 3650;
 /// How many replaced token keys still verify: the oldest have no token that is valid.
 const OLDER_KEYS_MAX: usize = 16;
+/// File of the sealing keys.
+const SEAL_KEYS: &str = "seal.keys";
 const PEM_END: &str = "-----END PUBLIC KEY-----";
 
 /// Why the authority cannot be used.
@@ -62,6 +66,15 @@ pub enum PkiError {
         #[source]
         source: TokenKeyError,
     },
+    /// The sealing keys are unusable.
+    #[error("sealing keys {}", path.display())]
+    SealKey {
+        /// The keys' file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: SealKeyError,
+    },
     /// A signing request asks for something that is not given.
     #[error("certificate signing request refused: {why}")]
     Refused {
@@ -76,6 +89,7 @@ pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
     tokens: Arc<TokenKeys>,
     join_token: String,
+    sealing: Arc<SealKeys>,
 }
 
 impl std::fmt::Debug for Pki {
@@ -112,10 +126,12 @@ impl Pki {
         let sa_key = load_or_make_key(&sa_path)?;
         let older = older_token_keys(&dir.join("sa.pub.old"))?;
         let public = sa_key.subject_public_key_info();
-        let tokens = TokenKeys::new(&sa_key.serialize_pem(), &public, &older)
-            .map_err(|source| PkiError::TokenKey {
-                path: sa_path,
-                source,
+        let tokens =
+            TokenKeys::new(&sa_key.serialize_pem(), &public, &older).map_err(|source| {
+                PkiError::TokenKey {
+                    path: sa_path,
+                    source,
+                }
             })?;
         let join_token = load_or_make_token(&dir.join("join.token"))?;
         Ok(Self {
@@ -123,7 +139,13 @@ impl Pki {
             issuer,
             tokens: Arc::new(tokens),
             join_token,
+            sealing: load_or_make_seal_keys(&dir.join(SEAL_KEYS))?,
         })
+    }
+
+    /// The keys with which secrets are sealed at rest.
+    pub(crate) fn sealing(&self) -> &Arc<SealKeys> {
+        &self.sealing
     }
 
     /// The authority's certificate.
@@ -198,12 +220,39 @@ pub fn rotate_token_key(dir: &Path) -> Result<(), PkiError> {
     files::write(&path, key.serialize_pem().as_bytes(), files::SECRET)
 }
 
+fn load_or_make_seal_keys(path: &Path) -> Result<Arc<SealKeys>, PkiError> {
+    let present = files::read(path)?;
+    let unusable = |source| PkiError::SealKey {
+        path: path.to_owned(),
+        source,
+    };
+    let (keys, made) = sealing::load_or_make(present.as_deref(), Some(path)).map_err(unusable)?;
+    if let Some(text) = made {
+        files::write(path, text.as_bytes(), files::SECRET)?;
+    }
+    Ok(keys)
+}
+
+/// Puts a new sealing key on top of those in `dir`. Servers take it at their next start, and seal
+/// everything anew with it; the older keys must stay until all have.
+///
+/// # Errors
+/// The file cannot be read or written, or holds something else.
+pub fn rotate_sealing_key(dir: &Path) -> Result<(), PkiError> {
+    let path = dir.join(SEAL_KEYS);
+    load_or_make_seal_keys(&path)?;
+    let present = files::read(&path)?.unwrap_or_default();
+    let text = sealing::rotate(&present, &path).map_err(|source| PkiError::SealKey {
+        path: path.clone(),
+        source,
+    })?;
+    files::write(&path, text.as_bytes(), files::SECRET)
+}
+
 fn make_key(path: &Path) -> Result<KeyPair, PkiError> {
-    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|source| {
-        PkiError::Certificate {
-            what: format!("make key {}", path.display()),
-            source,
-        }
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|source| PkiError::Certificate {
+        what: format!("make key {}", path.display()),
+        source,
     })
 }
 

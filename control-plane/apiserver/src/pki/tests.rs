@@ -29,6 +29,7 @@ fn the_authority_is_made_once_and_its_keys_are_private() {
         ("ca.key", 0o600),
         ("sa.key", 0o600),
         ("join.token", 0o600),
+        ("seal.keys", 0o600),
         ("ca.crt", 0o644),
     ] {
         let found = std::fs::metadata(path.join(file))
