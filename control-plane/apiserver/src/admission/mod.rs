@@ -1,10 +1,11 @@
 //! Built-in admission: what the cluster adds to, or refuses of, an otherwise good write.
 //!
 //! Owns: the order of the plug-ins. Each plug-in is a file; pure but for reading the cache.
-//! Order on create: namespace lifecycle, role escalation, service account, default tolerations,
+//! Order on create: namespace lifecycle, node restriction, role escalation, service account, default tolerations,
 //! priority. An update or deletion is looked at with the user and the object as it was.
 
 mod namespace;
+mod node;
 mod priority;
 mod rbac;
 mod service_account;
@@ -49,6 +50,7 @@ impl Admission {
         object: &mut Value,
     ) -> Result<(), StatusError> {
         self.check_namespace(target)?;
+        self.check_node_write(target, user, object, None)?;
         self.check_escalation(target, user, object, None)?;
         if target.kind.kind == "Pod" {
             self.complete_service_account(target, object).await?;
@@ -67,20 +69,22 @@ impl Admission {
         new: &Value,
         old: &Value,
     ) -> Result<(), StatusError> {
+        self.check_node_write(target, user, new, Some(old))?;
         self.check_escalation(target, user, new, Some(old))
     }
 
     /// Refuses the deletion of `old`.
     #[expect(
         clippy::unused_self,
-        reason = "plug-ins read the cache, this one happens not to"
+        reason = "plug-ins read the cache, these happen not to"
     )]
     pub(crate) fn delete(
         &self,
         target: &Target,
-        _user: &User,
-        _old: &Value,
+        user: &User,
+        old: &Value,
     ) -> Result<(), StatusError> {
-        namespace::check_delete(target)
+        namespace::check_delete(target)?;
+        Self::check_node_delete(target, user, old)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::node::NodeAuthorizer;
 use super::rbac::{PolicyRule, Rbac};
 use super::{MASTERS, User};
 use crate::cache::WatchCache;
@@ -72,6 +73,7 @@ impl Decision {
 /// indexes of it, which follow the cache before every decision.
 #[derive(Debug)]
 pub struct Authorizer {
+    nodes: NodeAuthorizer,
     rbac: Rbac,
 }
 
@@ -80,6 +82,7 @@ impl Authorizer {
     #[must_use]
     pub fn new(cache: &WatchCache, registry: &Registry) -> Self {
         Self {
+            nodes: NodeAuthorizer::new(cache, registry),
             rbac: Rbac::new(cache, registry),
         }
     }
@@ -90,7 +93,14 @@ impl Authorizer {
         if user.in_group(MASTERS) {
             return Decision::allowed("member of system:masters");
         }
-        self.rbac.authorize(user, attributes)
+        let by_node = self.nodes.authorize(user, attributes);
+        if let Some(Decision::Allowed { .. }) = by_node {
+            return Decision::allowed("node");
+        }
+        match self.rbac.authorize(user, attributes) {
+            Decision::Denied { .. } => by_node.unwrap_or_else(Decision::denied),
+            allowed @ Decision::Allowed { .. } => allowed,
+        }
     }
 
     /// Every rule that roles give `user` in `namespace` (empty: in the cluster).

@@ -35,9 +35,7 @@ pub(crate) fn check_bound(
             .and_then(|kind| server.cache.of(&kind).get(&ObjKey::new(namespace, name)));
         let what = plural.strip_suffix('s').unwrap_or(plural);
         match found {
-            Some(obj) if *obj.meta.uid != **uid => {
-                Err(format!("{what} UID does not match claim"))
-            }
+            Some(obj) if *obj.meta.uid != **uid => Err(format!("{what} UID does not match claim")),
             Some(obj) if has_ended(&obj, now) => Err(format!("{what} has been deleted")),
             Some(_) => Ok(()),
             None => Err(format!("{what} has been invalidated")),
@@ -67,11 +65,7 @@ fn has_ended(obj: &Obj, now: Timestamp) -> bool {
 
 /// The user of a bootstrap token: a secret `bootstrap-token-ID` in `kube-system` holds it, may be
 /// used to authenticate and has not expired.
-pub(crate) fn bootstrap_token_user(
-    server: &Server,
-    token: &str,
-    now: Timestamp,
-) -> Option<User> {
+pub(crate) fn bootstrap_token_user(server: &Server, token: &str, now: Timestamp) -> Option<User> {
     let (id, secret) = token.split_once('.')?;
     let plain = |text: &str, count: usize| {
         text.len() == count
@@ -97,10 +91,8 @@ fn user_of(object: &Value, id: &str, secret: &str, now: Timestamp) -> Option<Use
         String::from_utf8(bytes).ok()
     };
     let held = field("token-secret")?;
-    let same = aws_lc_rs::constant_time::verify_slices_are_equal(
-        held.as_bytes(),
-        secret.as_bytes(),
-    );
+    let same =
+        aws_lc_rs::constant_time::verify_slices_are_equal(held.as_bytes(), secret.as_bytes());
     let usable = tree::text(object, &["type"]) == BOOTSTRAP_TYPE
         && same.is_ok()
         && field("token-id").as_deref() == Some(id)

@@ -3,6 +3,7 @@
 mod authorize;
 mod bound;
 mod certificate;
+mod node;
 pub(crate) mod rbac;
 mod token;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 pub use self::authorize::{Attributes, Authorizer, Decision};
 pub(crate) use self::bound::{bootstrap_token_user, check_bound};
 pub(crate) use self::certificate::certificate_user;
+pub(crate) use self::node::{claims_audience, node_name};
 pub use self::rbac::PolicyRule;
 pub use self::token::{
     ClaimsError, ISSUER, IssueRequest, IssuedToken, TokenKeyError, TokenKeys, TokenSubject,

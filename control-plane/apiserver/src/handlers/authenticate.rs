@@ -92,7 +92,14 @@ mod tests {
         for path in ["/healthz", "/livez", "/readyz/ping", "/version"] {
             assert!(is_public(path), "{path}");
         }
-        for path in ["/", "/api", "/metrics", "/healthzz", "/versions", "/openid/v1/jwks"] {
+        for path in [
+            "/",
+            "/api",
+            "/metrics",
+            "/healthzz",
+            "/versions",
+            "/openid/v1/jwks",
+        ] {
             assert!(!is_public(path), "{path}");
         }
     }

@@ -93,7 +93,9 @@ fn asked(headers: &HeaderMap) -> Result<Option<User>, StatusError> {
 
 /// Namespace and name of the service account whose user name this is.
 fn service_account(user: &str) -> Option<(&str, &str)> {
-    let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    let (namespace, name) = user
+        .strip_prefix("system:serviceaccount:")?
+        .split_once(':')?;
     (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
 }
 

@@ -4,6 +4,7 @@
 //! rules. A request is logged once, with its outcome.
 
 mod authenticate;
+mod authorize;
 mod create;
 mod delete;
 mod discovery;
@@ -26,14 +27,13 @@ use std::time::Instant;
 
 use hyper::HeaderMap;
 use hyper::header::USER_AGENT;
-use proto_api::selector::Fields;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
 pub(crate) use self::discovery::Discovery;
 pub(crate) use self::openapi::OpenApi;
-use crate::auth::{Attributes, Decision, TokenKeys, User};
+use crate::auth::{TokenKeys, User};
 use crate::http::{
     Accept, Peer, Query, Request, RequestInfo, ResourcePath, Response, status_response,
 };
@@ -45,8 +45,6 @@ use crate::status::{GroupResource, StatusError};
 
 /// Longest name of a field manager (as upstream).
 const FIELD_MANAGER_CHARS_MAX: usize = 128;
-/// Subresources that open a stream into a container.
-const CONNECTS: [&str; 3] = ["attach", "exec", "portforward"];
 
 /// Everything a request may need.
 pub(crate) struct Api {
@@ -124,72 +122,7 @@ impl Api {
     }
 }
 
-impl Api {
-    /// Refuses what nothing allows.
-    fn check(&self, user: &User, attributes: &Attributes) -> Result<(), StatusError> {
-        match self.server.authorizer.authorize(user, attributes) {
-            Decision::Allowed { .. } => Ok(()),
-            Decision::Denied { reason } => Err(forbidden(user, attributes, &reason)),
-        }
-    }
-}
-
 impl Call {
-    fn authorize(&self) -> Result<(), StatusError> {
-        let asked = self.attributes();
-        self.api.check(&self.user, &asked)?;
-        // A stream into a container is opened by GET where it is a WebSocket: reading a pod is not
-        // enough for it.
-        if asked.verb == "get" && CONNECTS.contains(&asked.subresource.as_str()) {
-            let verb = "create".to_owned();
-            self.api.check(&self.user, &Attributes { verb, ..asked })?;
-        }
-        Ok(())
-    }
-
-    /// What the request asks for, in the authoriser's words.
-    fn attributes(&self) -> Attributes {
-        let mut attributes = Attributes {
-            verb: self.info.verb.to_owned(),
-            path: self.path.clone(),
-            ..Attributes::default()
-        };
-        let Some(resource) = self.info.resource.clone() else {
-            return attributes;
-        };
-        let ResourcePath {
-            group,
-            version,
-            namespace,
-            plural,
-            name,
-            subresource,
-        } = resource;
-        attributes = Attributes {
-            group,
-            version,
-            namespace,
-            resource: plural,
-            name,
-            subresource,
-            ..attributes
-        };
-        // A namespace is in itself: who may read all in it may read it.
-        if attributes.resource == "namespaces" && attributes.group.is_empty() {
-            attributes.namespace.clone_from(&attributes.name);
-        }
-        if matches!(self.info.verb, "list" | "watch" | "deletecollection") {
-            attributes.fields = self.query.get("fieldSelector").unwrap_or_default().to_owned();
-            let fields = Fields::parse(&attributes.fields).unwrap_or_default();
-            if let Some(name) = fields.exact("metadata.name")
-                && attributes.name.is_empty()
-            {
-                attributes.name = name.to_owned();
-            }
-        }
-        attributes
-    }
-
     async fn dispatch(
         &self,
         path: &ResourcePath,
@@ -354,65 +287,4 @@ impl Call {
             fence: None,
         })
     }
-}
-
-/// Upstream's sentence for a request that nothing allows.
-fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> StatusError {
-    let Attributes {
-        verb,
-        group,
-        resource,
-        subresource,
-        namespace,
-        name,
-        path,
-        ..
-    } = attributes;
-    let why = if reason.is_empty() {
-        String::new()
-    } else {
-        format!(": {reason}")
-    };
-    if resource.is_empty() {
-        let message = format!(
-            "forbidden: User \"{}\" cannot {verb} path \"{path}\"",
-            user.name
-        );
-        let mut error = StatusError::new(403, "Forbidden", message + &why);
-        error.details = Some(Box::default());
-        return error;
-    }
-    let what = if subresource.is_empty() {
-        resource.clone()
-    } else {
-        format!("{resource}/{subresource}")
-    };
-    let scope = if namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace \"{namespace}\"")
-    };
-    let plural = if group.is_empty() {
-        resource.clone()
-    } else {
-        format!("{resource}.{group}")
-    };
-    let about = if name.is_empty() {
-        plural
-    } else {
-        format!("{plural} \"{name}\"")
-    };
-    let message = format!(
-        "{about} is forbidden: User \"{}\" cannot {verb} resource \"{what}\" in API group \
-         \"{group}\" {scope}{why}",
-        user.name
-    );
-    let mut error = StatusError::new(403, "Forbidden", message);
-    error.details = Some(Box::new(crate::status::Details {
-        name: name.clone(),
-        group: group.clone(),
-        kind: resource.clone(),
-        ..crate::status::Details::default()
-    }));
-    error
 }

@@ -46,12 +46,7 @@ pub(super) const REVIEWS: &[Review] = &[
         "selfsubjectreviews",
         "selfsubjectreview",
     ),
-    review(
-        AUTHENTICATION,
-        "TokenReview",
-        "tokenreviews",
-        "tokenreview",
-    ),
+    review(AUTHENTICATION, "TokenReview", "tokenreviews", "tokenreview"),
     Review {
         scope: Scope::Namespaced,
         ..review(
@@ -188,11 +183,7 @@ impl Call {
 }
 
 /// A local review asks about its own namespace.
-fn check_namespace(
-    review: Review,
-    path: &ResourcePath,
-    body: &Value,
-) -> Result<(), StatusError> {
+fn check_namespace(review: Review, path: &ResourcePath, body: &Value) -> Result<(), StatusError> {
     if review.scope == Scope::Cluster {
         return Ok(());
     }

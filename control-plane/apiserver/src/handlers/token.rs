@@ -23,11 +23,11 @@ impl Call {
         request: Request,
     ) -> Result<Response, StatusError> {
         let body = self.read_object(request, TOKEN_REQUEST).await?.value;
-        let issued = self
-            .api
-            .server
-            .issue_token(&self.api.tokens, target, &body)
-            .await?;
+        let server = &self.api.server;
+        server
+            .admission
+            .check_node_token(target, &self.user, &body)?;
+        let issued = server.issue_token(&self.api.tokens, target, &body).await?;
         Ok(json_response(201, &issued))
     }
 }

@@ -154,7 +154,11 @@ impl Server {
         service_cidr: ServiceCidr,
     ) -> Self {
         let authorizer = Arc::new(Authorizer::new(&cache, &registry));
-        let admission = Admission::new(Arc::clone(&cache), registry.clone(), Arc::clone(&authorizer));
+        let admission = Admission::new(
+            Arc::clone(&cache),
+            registry.clone(),
+            Arc::clone(&authorizer),
+        );
         Self {
             store,
             cache,

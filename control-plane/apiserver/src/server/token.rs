@@ -57,7 +57,11 @@ impl Server {
             node: None,
             secret: None,
         };
-        self.bind_token(target, tree::at(request, &["spec", "boundObjectRef"]), &mut issue)?;
+        self.bind_token(
+            target,
+            tree::at(request, &["spec", "boundObjectRef"]),
+            &mut issue,
+        )?;
         let now = (self.clock)().as_second();
         let issued = keys.issue(&issue, now).map_err(StatusError::internal)?;
         let seconds = issued.expires_at - now;
@@ -76,7 +80,10 @@ impl Server {
         }
         let named = |obj: &Obj| (obj.key.name.to_string(), obj.meta.uid.to_string());
         let path = Path::root("spec").child("boundObjectRef");
-        let (version, kind) = (tree::text(bound, &["apiVersion"]), tree::text(bound, &["kind"]));
+        let (version, kind) = (
+            tree::text(bound, &["apiVersion"]),
+            tree::text(bound, &["kind"]),
+        );
         match (version, kind) {
             ("v1" | "", "Pod") => {
                 let pod = self.bound_object("pods", &target.key.namespace, bound)?;
@@ -93,7 +100,8 @@ impl Server {
                 issue.secret = Some(named(&secret));
             }
             ("v1" | "", "Node") => {
-                issue.node = Some(named(&self.bound_object("nodes", "", bound)?));
+                let node = self.bound_object("nodes", "", bound)?;
+                issue.node = Some(named(&node));
             }
             (version, kind) => {
                 let error = if matches!(version, "v1" | "") {
@@ -139,7 +147,11 @@ fn check_uid(target: &Target, uid: &str, account: &Obj) -> Result<(), StatusErro
         "the UID in the token request ({uid}) does not match the UID of the service account"
     );
     let name = &target.key.name;
-    Err(StatusError::conflict(target.kind.group_resource(), name, &why))
+    Err(StatusError::conflict(
+        target.kind.group_resource(),
+        name,
+        &why,
+    ))
 }
 
 fn check_account(target: &Target, pod: &Value) -> Result<(), StatusError> {

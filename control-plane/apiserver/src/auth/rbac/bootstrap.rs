@@ -173,7 +173,10 @@ pub(crate) async fn follow(server: Arc<Server>, stop: CancellationToken) {
         let pause = match aggregate_all(&server).await {
             Ok(()) => Duration::MAX,
             Err(error) => {
-                warn!(error = error.message, "cluster roles are not aggregated; trying again");
+                warn!(
+                    error = error.message,
+                    "cluster roles are not aggregated; trying again"
+                );
                 RETRY
             }
         };

@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 
 pub(crate) use self::bootstrap::{follow, reconcile};
 use self::index::{Index, Sources};
+pub(super) use self::policy::node_rules;
 pub use self::rule::PolicyRule;
+pub(super) use self::rule::Role;
 pub(crate) use self::rule::{compact, uncovered};
 use super::{Attributes, Decision, User};
 use crate::cache::WatchCache;
@@ -61,13 +63,11 @@ impl Rbac {
 
     pub(super) fn authorize(&self, user: &User, attributes: &Attributes) -> Decision {
         let index = self.current();
-        let found = index
-            .grants_of(user, &attributes.namespace)
-            .find(|grant| {
-                index
-                    .role(&grant.role)
-                    .is_some_and(|role| role.allows(attributes))
-            });
+        let found = index.grants_of(user, &attributes.namespace).find(|grant| {
+            index
+                .role(&grant.role)
+                .is_some_and(|role| role.allows(attributes))
+        });
         match found {
             Some(grant) => Decision::Allowed {
                 reason: Arc::clone(&grant.reason),

@@ -22,12 +22,7 @@ const ALL: &str = "get list watch create update patch delete deletecollection";
 const EVENTS: Row = ("create update patch", "core events.k8s.io", "events", "");
 
 /// Verbs, groups, resources (or paths, when there is no group), names.
-type Row = (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-);
+type Row = (&'static str, &'static str, &'static str, &'static str);
 
 const VIEW: &[Row] = &[
     (
@@ -147,7 +142,7 @@ const EDIT: &[Row] = &[
 ];
 
 /// What the node authoriser allows a node at most; it narrows most of it to the node's own pods.
-pub(crate) const NODE: &[Row] = &[
+const NODE: &[Row] = &[
     ("create", "authentication.k8s.io", "tokenreviews", ""),
     (
         "create",
@@ -165,7 +160,12 @@ pub(crate) const NODE: &[Row] = &[
     ("update patch", "core", "pods/status", ""),
     ("create", "core", "pods/eviction", ""),
     (READ, "core", "secrets configmaps", ""),
-    ("get", "core", "persistentvolumeclaims persistentvolumes", ""),
+    (
+        "get",
+        "core",
+        "persistentvolumeclaims persistentvolumes",
+        "",
+    ),
     ("get", "core", "endpoints", ""),
     (
         "create get list watch",
@@ -283,12 +283,7 @@ const CLUSTER_ROLES: &[(&str, &[Row])] = &[
         "system:auth-delegator",
         &[
             ("create", "authentication.k8s.io", "tokenreviews", ""),
-            (
-                "create",
-                "authorization.k8s.io",
-                "subjectaccessreviews",
-                "",
-            ),
+            ("create", "authorization.k8s.io", "subjectaccessreviews", ""),
         ],
     ),
     (
@@ -316,12 +311,7 @@ const CLUSTER_ROLES: &[(&str, &[Row])] = &[
             ),
             ("update", "core", "secrets serviceaccounts", ""),
             ("create", "authentication.k8s.io", "tokenreviews", ""),
-            (
-                "create",
-                "authorization.k8s.io",
-                "subjectaccessreviews",
-                "",
-            ),
+            ("create", "authorization.k8s.io", "subjectaccessreviews", ""),
             ("list watch", "*", "*", ""),
             ("create", "core", "serviceaccounts/token", ""),
         ],
@@ -479,12 +469,7 @@ const SCHEDULER: &[Row] = &[
     (READ, "policy", "poddisruptionbudgets", ""),
     (READ, "core", "persistentvolumeclaims persistentvolumes", ""),
     ("create", "authentication.k8s.io", "tokenreviews", ""),
-    (
-        "create",
-        "authorization.k8s.io",
-        "subjectaccessreviews",
-        "",
-    ),
+    ("create", "authorization.k8s.io", "subjectaccessreviews", ""),
     (READ, "storage.k8s.io", "csinodes", ""),
     (READ, "storage.k8s.io", "volumeattachments", ""),
     (READ, "core", "namespaces", ""),
@@ -543,9 +528,8 @@ const CLUSTER_BINDINGS: &[(&str, &str, &[&str])] = &[
 const AUTH_READER: &str = "extension-apiserver-authentication-reader";
 
 fn rule((verbs, groups, resources, names): Row) -> Value {
-    let words = |text: &'static str| -> Vec<Box<str>> {
-        text.split_whitespace().map(Box::from).collect()
-    };
+    let words =
+        |text: &'static str| -> Vec<Box<str>> { text.split_whitespace().map(Box::from).collect() };
     let mut rule = PolicyRule {
         verbs: words(verbs),
         names: words(names),
@@ -561,8 +545,13 @@ fn rule((verbs, groups, resources, names): Row) -> Value {
     rule.to_value()
 }
 
-pub(crate) fn rules(rows: &[Row]) -> Vec<Value> {
+fn rules(rows: &[Row]) -> Vec<Value> {
     rows.iter().copied().map(rule).collect()
+}
+
+/// The rules of the role `system:node`.
+pub(in crate::auth) fn node_rules() -> Vec<Value> {
+    rules(NODE)
 }
 
 fn aggregation_label(role: &str) -> String {
@@ -613,7 +602,12 @@ pub(super) fn cluster_role_bindings() -> Vec<Value> {
 
 /// The roles in `kube-system`.
 pub(super) fn system_roles() -> Vec<Value> {
-    let rows = [(READ, "core", "configmaps", "extension-apiserver-authentication")];
+    let rows = [(
+        READ,
+        "core",
+        "configmaps",
+        "extension-apiserver-authentication",
+    )];
     vec![json!({"metadata": named(AUTH_READER, None), "rules": rules(&rows)})]
 }
 
@@ -630,7 +624,7 @@ pub(super) fn system_role_bindings() -> Vec<Value> {
 
 /// The rules that an aggregated role collects from `all` roles (in the order of their names);
 /// `None` when `role` is not aggregated.
-pub(crate) fn aggregate<'a>(
+pub(super) fn aggregate<'a>(
     role: &Value,
     all: impl Iterator<Item = &'a Value> + Clone,
 ) -> Option<Vec<Value>> {
@@ -649,9 +643,8 @@ pub(crate) fn aggregate<'a>(
         };
         let matching = all.clone().filter(|other| {
             tree::text(other, &["metadata", "name"]) != own
-                && selector.matches(|key: &str| {
-                    tree::at(other, &["metadata", "labels", key]).as_str()
-                })
+                && selector
+                    .matches(|key: &str| tree::at(other, &["metadata", "labels", key]).as_str())
         });
         for rule in matching.flat_map(|other| tree::list(other, &["rules"])) {
             if !collected.contains(rule) {

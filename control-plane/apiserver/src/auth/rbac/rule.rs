@@ -197,7 +197,7 @@ fn contains_path(own: &str, path: &str) -> bool {
 
 /// A role's rules, indexed by resource.
 #[derive(Debug, Default)]
-pub(super) struct Role {
+pub(in crate::auth) struct Role {
     rules: Vec<PolicyRule>,
     /// Rules that name a resource, by its plural.
     by_plural: HashMap<Box<str>, Vec<usize>>,
@@ -208,7 +208,7 @@ pub(super) struct Role {
 }
 
 impl Role {
-    pub(super) fn new(rules: Vec<PolicyRule>) -> Self {
+    pub(in crate::auth) fn new(rules: Vec<PolicyRule>) -> Self {
         let mut role = Self::default();
         for (at, rule) in rules.iter().enumerate() {
             if !rule.urls.is_empty() {
@@ -234,7 +234,7 @@ impl Role {
         &self.rules
     }
 
-    pub(super) fn allows(&self, asked: &Attributes) -> bool {
+    pub(in crate::auth) fn allows(&self, asked: &Attributes) -> bool {
         let rule = |at: &usize| self.rules.get(*at);
         if asked.resource.is_empty() {
             return self

@@ -45,7 +45,9 @@ impl Fixture {
         let kind = self.registry.by_plural(GROUP, "v1", plural).unwrap();
         let key = ObjKey::new(namespace, name);
         self.rv += 1;
-        self.cache.of(&kind).apply(&key, self.rv, None, Instant::now());
+        self.cache
+            .of(&kind)
+            .apply(&key, self.rv, None, Instant::now());
     }
 
     fn may(&self, user: &User, asked: &str) -> bool {
@@ -53,7 +55,8 @@ impl Fixture {
     }
 }
 
-/// `verb group/resource[/sub] [namespace [name]]`, or `verb /path`.
+/// `verb group/resource[/sub] [namespace [name]]` (`core` for the group without a name), or
+/// `verb /path`.
 fn parse(text: &str) -> Attributes {
     let mut words = text.split(' ').map(str::to_owned);
     let mut word = || words.next().unwrap_or_default();
@@ -67,9 +70,14 @@ fn parse(text: &str) -> Attributes {
     }
     let mut parts = what.split('/').map(str::to_owned);
     let mut part = || parts.next().unwrap_or_default();
+    let group = part();
     Attributes {
         verb,
-        group: part(),
+        group: if group == "core" {
+            String::new()
+        } else {
+            group
+        },
         resource: part(),
         subresource: part(),
         namespace: word(),
@@ -92,29 +100,53 @@ fn a_binding_gives_a_role_where_it_is_and_ends_with_it() {
     let mut f = Fixture::new();
     let bob = User::known("bob", ["dev".to_owned()]);
     let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
-    f.put("clusterroles", "", json!({"metadata": {"name": "r"}, "rules": rules}));
-    assert!(!f.may(&bob, "get /pods d x"));
-    f.put("rolebindings", "d", binding("b", ("ClusterRole", "r"), &[user("bob")]));
-    assert!(f.may(&bob, "get /pods d x") && !f.may(&bob, "get /pods e x"));
-    assert!(!f.may(&bob, "get /pods") && !f.may(&bob, "list /pods d"));
-    f.put("rolebindings", "d", binding("b", ("ClusterRole", "r"), &[user("eve")]));
-    assert!(!f.may(&bob, "get /pods d x"));
+    f.put(
+        "clusterroles",
+        "",
+        json!({"metadata": {"name": "r"}, "rules": rules}),
+    );
+    assert!(!f.may(&bob, "get core/pods d x"));
+    f.put(
+        "rolebindings",
+        "d",
+        binding("b", ("ClusterRole", "r"), &[user("bob")]),
+    );
+    assert!(f.may(&bob, "get core/pods d x") && !f.may(&bob, "get core/pods e x"));
+    assert!(!f.may(&bob, "get core/pods") && !f.may(&bob, "list core/pods d"));
+    f.put(
+        "rolebindings",
+        "d",
+        binding("b", ("ClusterRole", "r"), &[user("eve")]),
+    );
+    assert!(!f.may(&bob, "get core/pods d x"));
     let group = json!({"kind": "Group", "name": "dev"});
-    f.put("clusterrolebindings", "", binding("c", ("ClusterRole", "r"), &[group]));
-    assert!(f.may(&bob, "get /pods d x") && f.may(&bob, "get /pods"));
+    f.put(
+        "clusterrolebindings",
+        "",
+        binding("c", ("ClusterRole", "r"), &[group]),
+    );
+    assert!(f.may(&bob, "get core/pods d x") && f.may(&bob, "get core/pods"));
     f.remove("clusterroles", "", "r");
-    assert!(!f.may(&bob, "get /pods d x"));
-    f.put("clusterroles", "", json!({"metadata": {"name": "r"}, "rules": rules}));
-    assert!(f.may(&bob, "get /pods d x"));
+    assert!(!f.may(&bob, "get core/pods d x"));
+    f.put(
+        "clusterroles",
+        "",
+        json!({"metadata": {"name": "r"}, "rules": rules}),
+    );
+    assert!(f.may(&bob, "get core/pods d x"));
     f.remove("clusterrolebindings", "", "c");
-    assert!(!f.may(&bob, "get /pods d x"));
+    assert!(!f.may(&bob, "get core/pods d x"));
 }
 
 #[test]
 fn a_service_account_without_a_namespace_is_that_of_the_binding() {
     let mut f = Fixture::new();
     let rules = json!([{"verbs": ["*"], "apiGroups": ["apps"], "resources": ["*"]}]);
-    f.put("roles", "d", json!({"metadata": {"name": "r"}, "rules": rules}));
+    f.put(
+        "roles",
+        "d",
+        json!({"metadata": {"name": "r"}, "rules": rules}),
+    );
     let account = json!({"kind": "ServiceAccount", "name": "a"});
     f.put("rolebindings", "d", binding("b", ("Role", "r"), &[account]));
     let ours = User::known("system:serviceaccount:d:a", []);
@@ -126,25 +158,73 @@ fn a_service_account_without_a_namespace_is_that_of_the_binding() {
 #[test]
 fn rules_match_as_upstream() {
     let cases: &[(Value, &str, bool)] = &[
-        (json!({"resources": ["pods"]}), "get /pods d x", true),
-        (json!({"resources": ["pods"]}), "get /pods/log d x", false),
-        (json!({"resources": ["pods/log"]}), "get /pods/log d x", true),
-        (json!({"resources": ["pods/log"]}), "get /pods d x", false),
-        (json!({"resources": ["*"]}), "get /pods/log d x", true),
-        (json!({"resources": ["*/scale"]}), "get /pods/scale d x", true),
-        (json!({"resources": ["*/scale"]}), "get /pods d x", false),
-        (json!({"resources": ["pods/*"]}), "get /pods/log d x", false),
-        (json!({"resources": ["pods"], "resourceNames": ["x"]}), "get /pods d x", true),
-        (json!({"resources": ["pods"], "resourceNames": ["x"]}), "get /pods d y", false),
-        (json!({"resources": ["pods"], "resourceNames": ["x"]}), "get /pods d", false),
-        (json!({"resources": ["pods"], "apiGroups": ["*"]}), "get apps/pods d x", true),
+        (json!({"resources": ["pods"]}), "get core/pods d x", true),
+        (
+            json!({"resources": ["pods"]}),
+            "get core/pods/log d x",
+            false,
+        ),
+        (
+            json!({"resources": ["pods/log"]}),
+            "get core/pods/log d x",
+            true,
+        ),
+        (
+            json!({"resources": ["pods/log"]}),
+            "get core/pods d x",
+            false,
+        ),
+        (json!({"resources": ["*"]}), "get core/pods/log d x", true),
+        (
+            json!({"resources": ["*/scale"]}),
+            "get core/pods/scale d x",
+            true,
+        ),
+        (
+            json!({"resources": ["*/scale"]}),
+            "get core/pods d x",
+            false,
+        ),
+        (
+            json!({"resources": ["pods/*"]}),
+            "get core/pods/log d x",
+            false,
+        ),
+        (
+            json!({"resources": ["pods"], "resourceNames": ["x"]}),
+            "get core/pods d x",
+            true,
+        ),
+        (
+            json!({"resources": ["pods"], "resourceNames": ["x"]}),
+            "get core/pods d y",
+            false,
+        ),
+        (
+            json!({"resources": ["pods"], "resourceNames": ["x"]}),
+            "get core/pods d",
+            false,
+        ),
+        (
+            json!({"resources": ["pods"], "apiGroups": ["*"]}),
+            "get apps/pods d x",
+            true,
+        ),
         (json!({"resources": ["pods"]}), "get apps/pods d x", false),
         (json!({"nonResourceURLs": ["/a/*"]}), "get /a/b/c", true),
         (json!({"nonResourceURLs": ["/a/*"]}), "get /a", false),
         (json!({"nonResourceURLs": ["*"]}), "get /a", true),
         (json!({"nonResourceURLs": ["/a"]}), "get /a/b", false),
-        (json!({"resources": ["*"], "apiGroups": ["*"]}), "get /a", false),
-        (json!({"nonResourceURLs": ["*"]}), "get /pods d x", false),
+        (
+            json!({"resources": ["*"], "apiGroups": ["*"]}),
+            "get /a",
+            false,
+        ),
+        (
+            json!({"nonResourceURLs": ["*"]}),
+            "get core/pods d x",
+            false,
+        ),
     ];
     for (rule, asked, expected) in cases {
         let mut rule = rule.clone();
@@ -152,7 +232,7 @@ fn rules_match_as_upstream() {
         if rule.get("nonResourceURLs").is_none() && rule.get("apiGroups").is_none() {
             rule["apiGroups"] = json!([""]);
         }
-        let role = rule::Role::new(vec![PolicyRule::of(&rule)]);
+        let role = Role::new(vec![PolicyRule::of(&rule)]);
         assert_eq!(role.allows(&parse(asked)), *expected, "{rule} {asked}");
     }
 }

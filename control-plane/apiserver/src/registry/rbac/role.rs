@@ -98,8 +98,7 @@ fn check_aggregation(rule: &Value, errors: &mut Vec<FieldError>) {
     let path = Path::root("aggregationRule").child("clusterRoleSelectors");
     let selectors = tree::list(rule, &["clusterRoleSelectors"]);
     if selectors.is_empty() {
-        let detail =
-            "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
         errors.push(FieldError::required(&path, detail));
     }
     for (i, selector) in selectors.iter().enumerate() {

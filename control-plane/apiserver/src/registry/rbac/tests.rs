@@ -63,7 +63,10 @@ fn a_binding_names_a_role_and_known_kinds_of_subjects() {
         "subjects[1].apiGroup: Unsupported value: \"x\": supported values: \"\"",
         "subjects[1].namespace: Required value",
     ] {
-        assert!(found.iter().any(|e| e.starts_with(part)), "{part}: {found:?}");
+        assert!(
+            found.iter().any(|e| e.starts_with(part)),
+            "{part}: {found:?}"
+        );
     }
 }
 
