@@ -7,8 +7,8 @@ use super::Subresource::{
 use super::row::Row as Kind;
 use super::{
     admission_policy, certificate_request, config_map, controller_revision, daemon_set,
-    endpoint_slice, endpoints, event, lease, limit_range, namespace, node, pod, pod_template,
-    rbac, replication_controller, resource_quota, secret, service, service_account, stateful_set,
+    endpoint_slice, endpoints, event, lease, limit_range, namespace, node, pod, pod_template, rbac,
+    replication_controller, resource_quota, secret, service, service_account, stateful_set,
     trust_bundle, volume, volume_claim, webhook_configuration, workload,
 };
 
