@@ -243,8 +243,6 @@ impl ApiServer {
     }
 }
 
-/// Opens all sockets; the addresses are those that are this server's own.
-fn bind(config: &ApiServerConfig) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
 /// Seals anew what the present key did not seal: after a rotation, or of an older release.
 async fn reseal(store: Arc<SealedStore>) {
     match store.reseal().await {
@@ -261,7 +259,8 @@ async fn reseal(store: Arc<SealedStore>) {
     }
 }
 
-async fn bind(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+/// Opens all sockets; the addresses are those that are this server's own.
+fn bind(config: &ApiServerConfig) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
     let shared = config
         .shared_bind

@@ -30,7 +30,10 @@ fn config(pki: &Arc<Pki>) -> ApiServerConfig {
     let address = ([127, 0, 0, 1], 0).into();
     ApiServerConfig {
         pki: Arc::clone(pki),
+        identity: "test".to_owned(),
         bind: vec![address],
+        shared_bind: Vec::new(),
+        nodes: None,
         advertise: address,
         extra_names: Vec::new(),
         service_cidr: "10.96.0.0/16".to_owned(),
@@ -45,18 +48,6 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let pki = Arc::new(Pki::open(&dir.path().join("pki")).unwrap());
         let config = ApiServerConfig {
-<<<<<<< HEAD
-            pki: Arc::clone(&pki),
-            identity: "test".to_owned(),
-            bind: vec![address],
-            shared_bind: Vec::new(),
-            nodes: None,
-            advertise: address,
-            extra_names: Vec::new(),
-            service_cidr: "10.96.0.0/16".to_owned(),
-            cluster_domain: "cluster.local".to_owned(),
-=======
->>>>>>> 4b90841 (apiserver: node authoriser and node restriction)
             kubeconfig: Some(dir.path().join("kubeconfig")),
             ..config(&pki)
         };
