@@ -15,7 +15,7 @@ mod write;
 use serde_json::{Map, Value};
 
 use self::wire::{Reader, Writer};
-use crate::schema::{Gvk, Schema};
+use crate::schema::{Gvk, Schema, TypeId};
 
 /// What every body begins with.
 const MAGIC: &[u8] = b"k8s\0";
@@ -28,6 +28,8 @@ const CONTENT_ENCODING: u32 = 3;
 const CONTENT_TYPE: u32 = 4;
 const API_VERSION: u32 = 1;
 const KIND: u32 = 2;
+/// Content encoding and content type of the envelope: empty, and written as upstream does.
+pub const ENVELOPE_TAIL: &[u8] = &[0x1a, 0, 0x22, 0];
 
 /// Why a body and a value do not translate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,15 +142,68 @@ pub fn to_protobuf(schema: &Schema, object: &Value) -> Result<Vec<u8>, Transcode
         });
     };
     let raw = write::object(schema, id, object)?;
+    Ok(envelope(api_version, kind, &raw))
+}
+
+/// Whether objects of a type have a protobuf message at all: custom resources and their
+/// definitions have none.
+pub fn has_message(schema: &Schema, id: TypeId) -> bool {
+    schema.get(id).fields.iter().any(|field| field.number != 0)
+}
+
+/// Writes the bare message of a checked object, as it stands inside an envelope or a list.
+///
+/// # Errors
+/// [`TranscodeError::Value`] when the object was not checked.
+pub fn message(schema: &Schema, id: TypeId, object: &Value) -> Result<Vec<u8>, TranscodeError> {
+    write::object(schema, id, object)
+}
+
+/// A whole body around a bare message.
+pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut body = envelope_head(api_version, kind, raw.len() as u64);
+    body.reserve_exact(raw.len() + ENVELOPE_TAIL.len());
+    body.extend_from_slice(raw);
+    body.extend_from_slice(ENVELOPE_TAIL);
+    body
+}
+
+/// What comes before a bare message of `raw_len` bytes that is written piece by piece;
+/// [`ENVELOPE_TAIL`] comes after it.
+pub fn envelope_head(api_version: &str, kind: &str, raw_len: u64) -> Vec<u8> {
     let mut meta = Writer::default();
     meta.bytes(API_VERSION, api_version.as_bytes());
     meta.bytes(KIND, kind.as_bytes());
-    let mut unknown = Writer::default();
+    let mut unknown = Writer {
+        out: MAGIC.to_vec(),
+    };
     unknown.bytes(TYPE_META, &meta.out);
-    unknown.bytes(RAW, &raw);
-    unknown.bytes(CONTENT_ENCODING, b"");
-    unknown.bytes(CONTENT_TYPE, b"");
-    let mut body = MAGIC.to_vec();
-    body.append(&mut unknown.out);
-    Ok(body)
+    unknown.head(RAW, raw_len);
+    unknown.out
+}
+
+/// Tag and length of a field that holds `len` bytes, for writing a message piece by piece.
+pub fn field_head(number: u32, len: u64) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.head(number, len);
+    writer.out
+}
+
+/// One message of a watch stream: four bytes of length, then a bare `WatchEvent` that holds the
+/// whole body `object`.
+///
+/// `object`: less than 4 GiB, as every body is.
+pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
+    let mut extension = Writer::default();
+    extension.head(1, object.len() as u64);
+    let mut message = Writer::default();
+    message.bytes(1, event.as_bytes());
+    message.head(2, (extension.out.len() + object.len()) as u64);
+    message.out.append(&mut extension.out);
+    let len = u32::try_from(message.out.len() + object.len()).unwrap_or(u32::MAX);
+    let mut frame = Vec::with_capacity(4 + message.out.len() + object.len());
+    frame.extend_from_slice(&len.to_be_bytes());
+    frame.append(&mut message.out);
+    frame.extend_from_slice(object);
+    frame
 }

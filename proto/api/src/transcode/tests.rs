@@ -91,6 +91,71 @@ fn recorded_bodies_read_as_the_commands_said() {
 }
 
 #[test]
+fn a_list_written_piece_by_piece_is_the_list_written_whole() {
+    let list = json!({
+        "apiVersion": "v1", "kind": "ConfigMapList",
+        "metadata": {"resourceVersion": "7"},
+        "items": [{"metadata": {"name": "a"}, "data": {"k": "v"}}, {"metadata": {"name": "b"}}],
+    });
+    let whole = to_protobuf(builtin(), &list).unwrap();
+    let id = |name: &str| builtin().named(name).unwrap();
+    let meta = message(
+        builtin(),
+        id("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"),
+        &list["metadata"],
+    );
+    let mut raw = field_head(1, meta.as_ref().unwrap().len() as u64);
+    raw.extend(meta.unwrap());
+    for item in list["items"].as_array().unwrap() {
+        let item = message(builtin(), id("io.k8s.api.core.v1.ConfigMap"), item).unwrap();
+        raw.extend(field_head(2, item.len() as u64));
+        raw.extend(item);
+    }
+    let mut pieces = envelope_head("v1", "ConfigMapList", raw.len() as u64);
+    pieces.extend(raw);
+    pieces.extend(ENVELOPE_TAIL);
+    assert_eq!(pieces, whole);
+}
+
+#[test]
+fn a_watch_frame_is_a_length_and_an_event_around_a_body() {
+    let status = json!({"apiVersion": "v1", "kind": "Status", "code": 410});
+    let body = to_protobuf(builtin(), &status).unwrap();
+    let frame = watch_frame("ERROR", &body);
+    let (length, event) = frame.split_at(4);
+    assert_eq!(
+        u32::from_be_bytes(length.try_into().unwrap()) as usize,
+        event.len()
+    );
+    let id = builtin()
+        .named("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent")
+        .unwrap();
+    let event = read::object(builtin(), id, event, DEPTH_MAX).unwrap();
+    assert_eq!(event["type"], "ERROR");
+    assert_eq!(event["object"]["code"], 410);
+}
+
+#[test]
+fn custom_resource_definitions_have_no_message() {
+    let kind = |group, version, kind| {
+        let id = builtin()
+            .kind(Gvk {
+                group,
+                version,
+                kind,
+            })
+            .unwrap();
+        has_message(builtin(), id)
+    };
+    assert!(kind("", "v1", "Pod"));
+    assert!(!kind(
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition"
+    ));
+}
+
+#[test]
 fn maps_of_lists_are_messages_with_one_repeated_field() {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",

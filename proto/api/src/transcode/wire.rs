@@ -151,9 +151,14 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn bytes(&mut self, number: u32, bytes: &[u8]) {
-        self.tag(number, LENGTH);
-        self.raw_varint(bytes.len() as u64);
+        self.head(number, bytes.len() as u64);
         self.out.extend_from_slice(bytes);
+    }
+
+    /// Tag and length of `len` bytes that follow.
+    pub(super) fn head(&mut self, number: u32, len: u64) {
+        self.tag(number, LENGTH);
+        self.raw_varint(len);
     }
 
     pub(super) fn int(&mut self, number: u32, value: i64) {
