@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::filter::Filter;
 use super::resource::ObjMap;
 use super::token::Token;
@@ -49,6 +51,99 @@ pub struct ListPage {
     pub remaining: Option<usize>,
 }
 
+/// A page whose objects are taken one by one: it holds the map's root, not the objects, so that
+/// many lists of many objects at a time cost little.
+#[derive(Debug)]
+pub struct Listing {
+    /// The revision the page holds at.
+    pub revision: u64,
+    /// Token of the next page, when there is more.
+    pub continue_token: Option<String>,
+    /// How many come after this page, when that is known.
+    pub remaining: Option<usize>,
+    /// The objects.
+    pub objects: Selected,
+}
+
+/// The selected objects of a map as it was, in key order.
+#[derive(Debug, Clone)]
+pub struct Selected {
+    objects: ObjMap,
+    filter: Filter,
+    after: Option<ObjKey>,
+    left: usize,
+    /// Taken from the map and not yet given out, last first.
+    taken: SmallVec<[Arc<Obj>; TAKEN_MAX]>,
+    /// Nothing is left in the map.
+    ended: bool,
+}
+
+/// How many objects are taken from the map at a time.
+const TAKEN_MAX: usize = 16;
+
+impl Selected {
+    pub(super) fn new(objects: ObjMap, filter: Filter, after: Option<ObjKey>) -> Self {
+        Self {
+            objects,
+            filter,
+            after,
+            left: usize::MAX,
+            taken: SmallVec::new(),
+            ended: false,
+        }
+    }
+
+    /// Takes more from the map.
+    fn refill(&mut self) {
+        let mut last = None;
+        let want = self.left.min(TAKEN_MAX);
+        let mut found: SmallVec<[Arc<Obj>; TAKEN_MAX]> = SmallVec::new();
+        let mut ended = true;
+        for obj in range(&self.objects, &self.filter, self.after.as_ref()) {
+            if found.len() == want {
+                ended = false;
+                break;
+            }
+            last = Some(&obj.key);
+            if self.filter.matches(obj) {
+                found.push(Arc::clone(obj));
+            }
+        }
+        if let Some(last) = last {
+            self.after = Some(last.clone());
+        }
+        self.ended = ended;
+        found.reverse();
+        self.taken = found;
+    }
+}
+
+impl Iterator for Selected {
+    type Item = Arc<Obj>;
+
+    fn next(&mut self) -> Option<Arc<Obj>> {
+        while self.taken.is_empty() && !self.ended && self.left > 0 {
+            self.refill();
+        }
+        let obj = self.taken.pop()?;
+        self.left = self.left.saturating_sub(1);
+        Some(obj)
+    }
+}
+
+impl Listing {
+    /// The page with its objects.
+    #[must_use]
+    pub fn collect(self) -> ListPage {
+        ListPage {
+            revision: self.revision,
+            continue_token: self.continue_token,
+            remaining: self.remaining,
+            items: self.objects.collect(),
+        }
+    }
+}
+
 /// The part of `objects` that can match `filter`, after `after` if given.
 pub(super) fn range<'a>(
     objects: &'a ObjMap,
@@ -83,7 +178,7 @@ impl WatchCache {
         resource: &ResourceCache,
         request: &ListRequest,
         newest: impl AsyncFnOnce() -> Result<u64, StatusError>,
-    ) -> Result<ListPage, StatusError> {
+    ) -> Result<Listing, StatusError> {
         if let Some(token) = &request.continue_token {
             return self.continue_list(resource, request, &Token::decode(token)?);
         }
@@ -109,15 +204,13 @@ impl WatchCache {
         if let Some(rv) = exact {
             self.wait_for(rv).await?;
             let objects = resource.snapshot_at(rv).ok_or_else(|| {
-                StatusError::expired(format!(
-                    "The resourceVersion for the provided list is too old: {rv}"
-                ))
+                StatusError::expired("The resourceVersion for the provided list is too old.")
             })?;
-            return Ok(page(&objects, request, None, rv));
+            return Ok(page(objects, request, None, rv));
         }
         let applied = self.applied();
         let objects = resource.snapshot();
-        Ok(page(&objects, request, None, applied))
+        Ok(page(objects, request, None, applied))
     }
 
     fn continue_list(
@@ -125,7 +218,7 @@ impl WatchCache {
         resource: &ResourceCache,
         request: &ListRequest,
         token: &Token,
-    ) -> Result<ListPage, StatusError> {
+    ) -> Result<Listing, StatusError> {
         if request.rv.is_some_and(|rv| rv != 0) {
             return Err(StatusError::bad_request(
                 "specifying resource version is not allowed when using continue",
@@ -133,7 +226,7 @@ impl WatchCache {
         }
         let now = self.applied();
         if token.rv == 0 {
-            return Ok(page(&resource.snapshot(), request, Some(&token.after), now));
+            return Ok(page(resource.snapshot(), request, Some(&token.after), now));
         }
         let Some(objects) = resource.snapshot_at(token.rv) else {
             let fresh = Token {
@@ -151,63 +244,50 @@ impl WatchCache {
             error.continue_token = Some(fresh.encode());
             return Err(error);
         };
-        Ok(page(&objects, request, Some(&token.after), token.rv))
+        Ok(page(objects, request, Some(&token.after), token.rv))
     }
 }
 
-fn page(
-    objects: &ObjMap,
-    request: &ListRequest,
-    after: Option<&ObjKey>,
-    revision: u64,
-) -> ListPage {
+fn page(objects: ObjMap, request: &ListRequest, after: Option<&ObjKey>, revision: u64) -> Listing {
     let filter = &request.filter;
+    let mut page = Listing {
+        revision,
+        continue_token: None,
+        remaining: None,
+        objects: Selected::new(ObjMap::new(), filter.clone(), after.cloned()),
+    };
     if let (Some(namespace), Some(name), None) = (&filter.namespace, filter.name(), after) {
         let found = objects.get(&ObjKey::new(namespace, name));
-        let items = found
+        page.objects.ended = true;
+        page.objects.taken = found
             .filter(|obj| filter.matches(obj))
             .map(Arc::clone)
             .into_iter()
             .collect();
-        return ListPage {
-            items,
-            revision,
-            ..ListPage::default()
-        };
+        return page;
     }
-    let mut selected = range(objects, filter, after).filter(|obj| filter.matches(obj));
-    if request.limit == 0 {
-        let items = selected.map(Arc::clone).collect();
-        return ListPage {
-            items,
-            revision,
-            ..ListPage::default()
+    if request.limit > 0 {
+        let mut selected = range(&objects, filter, after).filter(|obj| filter.matches(obj));
+        let last = selected
+            .by_ref()
+            .take(request.limit)
+            .last()
+            .map(|obj| obj.key.clone());
+        let rest = if filter.is_selective() {
+            selected.next().map(|_| None)
+        } else {
+            Some(selected.count()).filter(|count| *count > 0).map(Some)
         };
-    }
-    let items: Vec<Arc<Obj>> = selected
-        .by_ref()
-        .take(request.limit)
-        .map(Arc::clone)
-        .collect();
-    let rest = if filter.is_selective() {
-        selected.next().map(|_| None)
-    } else {
-        Some(selected.count()).filter(|count| *count > 0).map(Some)
-    };
-    let continue_token = rest.and_then(|_| {
-        let last = items.last()?;
-        Some(
-            Token {
+        page.continue_token = rest.and_then(|_| {
+            let token = Token {
                 rv: revision,
-                after: last.key.clone(),
-            }
-            .encode(),
-        )
-    });
-    ListPage {
-        items,
-        revision,
-        continue_token,
-        remaining: rest.flatten(),
+                after: last?,
+            };
+            Some(token.encode())
+        });
+        page.remaining = rest.flatten();
+        page.objects.left = request.limit;
     }
+    page.objects.objects = objects;
+    page
 }

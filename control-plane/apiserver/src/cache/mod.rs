@@ -5,6 +5,7 @@
 //! holds nothing that is not committed; readers take immutable snapshots. Invariant: when
 //! `applied() == R`, every change up to R is in the maps and in the rings.
 
+mod dispatch;
 mod filter;
 mod list;
 mod pump;
@@ -22,7 +23,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::filter::{Field, FieldRequirement, Filter};
-pub use self::list::{ListPage, ListRequest, Match};
+pub use self::list::{ListPage, ListRequest, Listing, Match, Selected};
 pub use self::pump::{PumpError, load, pump};
 pub(crate) use self::resource::ObjMap;
 pub use self::resource::{Event, EventKind, ResourceCache};

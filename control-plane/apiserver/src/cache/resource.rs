@@ -12,6 +12,7 @@ use imbl::OrdMap;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::dispatch::{Dispatch, Interest, Sleeper};
 use crate::object::{Obj, ObjKey};
 use crate::registry::Kind;
 
@@ -68,6 +69,8 @@ struct State {
     bytes: usize,
     /// No position is valid any more.
     closed: bool,
+    /// Who is woken by which change.
+    dispatch: Dispatch,
 }
 
 /// The objects and recent changes of one resource.
@@ -149,10 +152,15 @@ impl ResourceCache {
     /// The objects and the ring position that continues them without a gap.
     pub(super) fn snapshot_and_position(&self) -> (ObjMap, u64) {
         let state = self.state.read();
-        (
-            state.objects.clone(),
-            state.first_seq + state.ring.len() as u64,
-        )
+        (state.objects.clone(), state.end())
+    }
+
+    /// The objects, the ring position that continues them, and a revision that they hold at: the
+    /// newest change's.
+    pub(super) fn state(&self) -> (ObjMap, u64, u64) {
+        let state = self.state.read();
+        let newest = state.ring.back().map_or(state.floor, |(_, event)| event.rv);
+        (state.objects.clone(), state.end(), newest)
     }
 
     /// The ring position of the first event after `rv`; `None` when it may have fallen off.
@@ -165,12 +173,38 @@ impl ResourceCache {
         Some(state.first_seq + index as u64)
     }
 
-    /// Up to `max` events from `position` on.
-    pub(super) fn slice(&self, position: u64, max: usize) -> Slice {
+    /// How many watchers are woken by every change.
+    pub(super) fn tail_watchers(&self) -> usize {
+        self.tail.receiver_count()
+    }
+
+    /// Adds a watcher that sleeps through what does not concern it; it stands at the ring's end
+    /// when `position` is there, otherwise it is roused at once.
+    pub(super) fn sleep(&self, interest: &Interest, position: u64) -> (u64, Arc<Sleeper>) {
+        let mut state = self.state.write();
+        let (number, sleeper) = state.dispatch.add(interest);
+        if position < state.end() || state.closed {
+            sleeper.put_back(position);
+        }
+        (number, sleeper)
+    }
+
+    pub(super) fn leave(&self, interest: &Interest, number: u64) {
+        self.state.write().dispatch.remove(interest, number);
+    }
+
+    /// Up to `max` events from `position` on, or from the first that concerns `sleeper`.
+    pub(super) fn slice(&self, position: u64, sleeper: Option<&Sleeper>, max: usize) -> Slice {
         let state = self.state.read();
         if state.closed {
             return Slice::Gone;
         }
+        let position = match sleeper.map(Sleeper::take) {
+            None => position,
+            Some(Some(first)) => position.max(first),
+            // Nothing up to the end concerns it.
+            Some(None) => position.max(state.end()),
+        };
         let Some(skip) = position.checked_sub(state.first_seq) else {
             return Slice::Gone;
         };
@@ -185,6 +219,11 @@ impl ResourceCache {
             .map(|(_, event)| Arc::clone(event))
             .collect();
         let next = position + events.len() as u64;
+        if let Some(sleeper) = sleeper
+            && next < state.end()
+        {
+            sleeper.put_back(next);
+        }
         Slice::Events(events, next)
     }
 
@@ -218,9 +257,12 @@ impl ResourceCache {
     pub(super) fn reset(&self, objects: ObjMap, rv: u64) {
         let tail = {
             let mut state = self.state.write();
-            let next = state.first_seq + state.ring.len() as u64;
+            let next = state.end();
             // Positions before the reset must read as gone, also one at the very end.
+            let dispatch = std::mem::take(&mut state.dispatch);
+            dispatch.rouse_all();
             *state = State {
+                dispatch,
                 objects,
                 first_seq: next + 1,
                 floor: rv,
@@ -267,9 +309,11 @@ impl ResourceCache {
             };
             self.version.fetch_add(1, Ordering::Release);
             state.bytes += event.size();
+            let prev = event.prev.as_deref();
+            state.dispatch.rouse(state.end(), &event.obj, prev);
             state.ring.push_back((now, Arc::new(event)));
             state.trim(now);
-            state.first_seq + state.ring.len() as u64
+            state.end()
         };
         self.tail.send_replace(tail);
     }
@@ -282,6 +326,11 @@ impl ResourceCache {
 }
 
 impl State {
+    /// Sequence number after the newest event.
+    fn end(&self) -> u64 {
+        self.first_seq + self.ring.len() as u64
+    }
+
     fn trim(&mut self, now: Instant) {
         while let Some((at, _)) = self.ring.front() {
             let old = now.duration_since(*at) > RING_AGE && self.ring.len() > RING_EVENTS_MIN;

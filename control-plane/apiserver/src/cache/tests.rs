@@ -30,12 +30,22 @@ impl Fixture {
     }
 
     fn put(&mut self, namespace: &str, name: &str, app: &str) -> u64 {
+        self.put_with(namespace, name, app, "")
+    }
+
+    /// Puts an object whose first selectable field holds `field`.
+    fn put_field(&mut self, namespace: &str, name: &str, field: &str) -> u64 {
+        self.put_with(namespace, name, "x", field)
+    }
+
+    fn put_with(&mut self, namespace: &str, name: &str, app: &str, field: &str) -> u64 {
         self.rv += 1;
         let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata":
             {"name": name, "namespace": namespace, "labels": {"app": app}}});
         let key = ObjKey::new(namespace, name);
         let stored = encode(&value).unwrap();
-        let obj = Obj::from_stored(key.clone(), &stored, self.rv, |_| Box::new([])).unwrap();
+        let obj =
+            Obj::from_stored(key.clone(), &stored, self.rv, |_| Box::new([field.into()])).unwrap();
         self.pods()
             .apply(&key, self.rv, Some(Arc::new(obj)), self.now);
         self.cache.set_applied(self.rv);
@@ -55,6 +65,7 @@ impl Fixture {
         self.cache
             .list(&self.pods(), &request, async || Ok(newest))
             .await
+            .map(Listing::collect)
     }
 
     fn watch(&self, filter: Filter, start: WatchStart) -> Result<Watcher, StatusError> {
@@ -236,7 +247,7 @@ async fn a_watch_can_begin_with_the_state_and_say_when_it_is_complete() {
     fixture.put("n", "a", "x");
     fixture.put("n", "b", "x");
     let mut watch = fixture
-        .watch(Filter::default(), WatchStart::StateThenBookmark)
+        .watch(Filter::default(), WatchStart::StateThenBookmark(Some(0)))
         .unwrap();
     assert_eq!(told(&watch.next().await.unwrap()), ["+a@1", "+b@2"]);
     assert_eq!(told(&watch.next().await.unwrap()), ["=2!"]);
@@ -290,10 +301,82 @@ async fn a_reset_ends_every_watch() {
 #[tokio::test]
 async fn a_waiting_watcher_wakes() {
     let fixture = Fixture::new();
-    let mut watch = fixture.watch(Filter::default(), WatchStart::State).unwrap();
+    let mut watch = fixture
+        .watch(Filter::default(), WatchStart::State(Some(0)))
+        .unwrap();
     let task = tokio::spawn(async move { told(&watch.next().await.unwrap()) });
     let mut fixture = fixture;
     tokio::task::yield_now().await;
     fixture.put("n", "a", "x");
     assert_eq!(task.await.unwrap(), ["+a@1"]);
+}
+
+#[tokio::test]
+async fn a_watcher_sleeps_through_what_does_not_concern_it() {
+    let mut fixture = Fixture::new();
+    let mut one = fixture
+        .watch(Filter::in_namespace("n"), WatchStart::After(0))
+        .unwrap();
+    fixture.put("n", "a", "x");
+    assert_eq!(told(&one.next().await.unwrap()), ["+a@1"]);
+    // Far more than the ring holds, all elsewhere.
+    fixture.now += RING_AGE + Duration::from_secs(1);
+    for _ in 0..3 * RING_EVENTS_MIN {
+        fixture.now += RING_AGE;
+        fixture.put("other", "b", "x");
+    }
+    let rv = fixture.rv;
+    assert_eq!(told(&[one.bookmark().unwrap()]), [format!("={rv}")]);
+    fixture.put("n", "a", "y");
+    fixture.put("other", "b", "x");
+    fixture.put("n", "c", "y");
+    let all = told(&one.next().await.unwrap());
+    assert_eq!(all, [format!("~a@{}", rv + 1), format!("+c@{}", rv + 3)]);
+}
+
+#[tokio::test]
+async fn more_than_one_batch_is_told_to_a_sleeper() {
+    let mut fixture = Fixture::new();
+    let mut one = fixture
+        .watch(Filter::in_namespace("n"), WatchStart::After(0))
+        .unwrap();
+    for _ in 0..100 {
+        fixture.put("n", "a", "x");
+        fixture.put("m", "b", "x");
+    }
+    let mut count = 0;
+    while count < 100 {
+        count += one.next().await.unwrap().len();
+    }
+    assert_eq!(count, 100);
+    fixture.pods().reset(imbl::OrdMap::new(), 500);
+    one.next().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_watch_of_a_field_hears_who_comes_and_who_leaves() {
+    let mut fixture = Fixture::new();
+    let node = |value: &str| Filter {
+        fields: vec![FieldRequirement {
+            field: Field::Kind(0),
+            value: value.into(),
+            equal: true,
+        }],
+        ..Filter::default()
+    };
+    let start = WatchStart::After(0);
+    let mut first = fixture.watch(node("n1"), start).unwrap();
+    let mut second = fixture.watch(node("n2"), start).unwrap();
+    fixture.put_field("n", "a", "");
+    fixture.put_field("n", "a", "n1");
+    fixture.put_field("n", "a", "n2");
+    fixture.put_field("n", "b", "n3");
+    assert_eq!(told(&first.next().await.unwrap()), ["+a@2", "-a@3"]);
+    assert_eq!(told(&second.next().await.unwrap()), ["+a@3"]);
+    let mut three = fixture.watch(node("n3"), start).unwrap();
+    assert_eq!(
+        told(&three.next().await.unwrap()),
+        ["+b@4"],
+        "from before it slept"
+    );
 }

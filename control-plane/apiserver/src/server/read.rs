@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Server, Target};
-use crate::cache::{Filter, ListPage, ListRequest, WatchStart, Watcher};
+use crate::cache::{Filter, ListPage, ListRequest, Listing, WatchStart, Watcher};
 use crate::object::Obj;
 use crate::registry::Kind;
 use crate::status::StatusError;
@@ -48,6 +48,18 @@ impl Server {
         kind: &Arc<Kind>,
         request: &ListRequest,
     ) -> Result<ListPage, StatusError> {
+        Ok(self.listing(kind, request).await?.collect())
+    }
+
+    /// A page whose objects are taken when they are needed.
+    ///
+    /// # Errors
+    /// As [`Server::list`].
+    pub async fn listing(
+        &self,
+        kind: &Arc<Kind>,
+        request: &ListRequest,
+    ) -> Result<Listing, StatusError> {
         self.cache
             .list(&self.cache.of(kind), request, async || self.newest().await)
             .await
@@ -64,8 +76,12 @@ impl Server {
         start: WatchStart,
     ) -> Result<Watcher, StatusError> {
         match start {
-            WatchStart::After(rv) => self.cache.wait_for(rv).await?,
-            WatchStart::State | WatchStart::StateThenBookmark => {}
+            WatchStart::Now | WatchStart::State(None) | WatchStart::StateThenBookmark(None) => {
+                self.cache.wait_for(self.newest().await?).await?;
+            }
+            WatchStart::After(rv)
+            | WatchStart::State(Some(rv))
+            | WatchStart::StateThenBookmark(Some(rv)) => self.cache.wait_for(rv).await?,
         }
         Watcher::start(&self.cache, &self.cache.of(kind), filter, start)
     }
