@@ -11,6 +11,7 @@ pub mod auth;
 mod bootstrap;
 pub mod cache;
 mod field;
+mod flow;
 mod handlers;
 mod http;
 mod members;

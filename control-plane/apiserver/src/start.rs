@@ -19,6 +19,7 @@ use crate::alloc::{CidrError, ServiceCidr};
 use crate::auth::{MASTERS, rbac};
 use crate::bootstrap::bootstrap;
 use crate::cache::{self, PumpError, WatchCache};
+use crate::flow::Flow;
 use crate::handlers::{Api, Discovery, OpenApi};
 use crate::http::{Listener, serve};
 use crate::members::{Member, Members};
@@ -201,13 +202,15 @@ impl ApiServer {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let discovery = Discovery::new(registry, &advertise.to_string());
+        let metrics = Metrics::new();
         let api = Arc::new(Api {
             server: Arc::clone(&server),
             nodes: node_streams,
             tokens: Arc::clone(config.pki.tokens()),
             openapi: OpenApi::default(),
             discovery,
-            metrics: Metrics::new(),
+            flow: Flow::new(metrics.flow()),
+            metrics,
             version: version(),
             stop: stop.clone(),
             tasks: tasks.clone(),

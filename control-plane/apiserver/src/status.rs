@@ -119,6 +119,19 @@ impl StatusError {
         .about(gr, name)
     }
 
+    /// Every generated name was taken.
+    pub fn no_unique_name(gr: GroupResource, name: &str) -> Self {
+        let message = format!(
+            "{gr} \"{name}\" already exists, the server was not able to generate a unique name \
+             for the object"
+        );
+        let mut error = Self::new(409, "AlreadyExists", message).about(gr, name);
+        if let Some(details) = &mut error.details {
+            details.retry_after_seconds = 1;
+        }
+        error
+    }
+
     /// The operation does not fit the object's state; `why` completes upstream's sentence.
     pub fn conflict(gr: GroupResource, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {gr} \"{name}\": {why}");
@@ -228,6 +241,16 @@ impl StatusError {
                 message: message.to_string(),
                 field: String::new(),
             }],
+            ..Details::default()
+        }));
+        error
+    }
+
+    /// The server, or a rule, lets no more through for the moment.
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        let mut error = Self::new(429, "TooManyRequests", message);
+        error.details = Some(Box::new(Details {
+            retry_after_seconds,
             ..Details::default()
         }));
         error
