@@ -16,14 +16,43 @@ pub(crate) enum Format {
     Metadata(&'static str),
 }
 
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    /// JSON.
+    Json,
+    /// Kubernetes protobuf.
+    Protobuf,
+}
+
+/// What can be written of the thing asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// JSON and protobuf.
+    Both,
+    /// JSON only: the kind has no message. Its metadata has.
+    JsonOnly,
+}
+
 /// The client's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accept {
     pub(crate) format: Format,
+    pub(crate) codec: Codec,
 }
 
-const OFFERED: &str = "application/json, application/json;as=Table;g=meta.k8s.io;v=v1, \
-                       application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+impl Accept {
+    /// Plain JSON: what a client gets that does not say.
+    pub(crate) const PLAIN: Self = Self {
+        format: Format::Plain,
+        codec: Codec::Json,
+    };
+}
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const OFFERED: &str = "application/json, application/vnd.kubernetes.protobuf";
+const OFFERED_JSON: &str = "application/json";
 
 struct Clause<'a> {
     media: &'a str,
@@ -41,18 +70,46 @@ impl<'a> Clause<'a> {
     fn param(&self, name: &str) -> Option<&'a str> {
         self.params
             .iter()
-            .find(|(key, _)| *key == name)
+            .find(|(key, _)| key.trim() == name)
             .map(|(_, value)| value.trim())
     }
 
     fn is_json(&self) -> bool {
-        matches!(self.media, "application/json" | "application/*" | "*/*")
+        matches!(self.media, JSON | "application/*" | "*/*")
+    }
+
+    /// Thousandths of the weight (RFC 9110, section 12.4.2); 1000 when it is not told.
+    fn weight(&self) -> u32 {
+        let Some(text) = self.param("q") else {
+            return 1000;
+        };
+        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+        let thousandths: u32 = format!("{part:0<3.3}").parse().unwrap_or(0);
+        match whole.parse::<u32>() {
+            Ok(0) => thousandths,
+            Ok(_) => 1000,
+            Err(_) => 0,
+        }
+    }
+
+    fn accept(&self, offer: Offer) -> Option<Accept> {
+        let codec = match self.media {
+            _ if self.is_json() => Codec::Json,
+            PROTOBUF => Codec::Protobuf,
+            _ => return None,
+        };
+        let format = self.format()?;
+        match (codec, format, offer) {
+            (Codec::Json, _, _)
+            | (Codec::Protobuf, Format::Plain, Offer::Both)
+            | (Codec::Protobuf, Format::Metadata(_), _) => Some(Accept { format, codec }),
+            // Cells are any JSON, which has no message (as upstream).
+            (Codec::Protobuf, Format::Table(_), _)
+            | (Codec::Protobuf, Format::Plain, Offer::JsonOnly) => None,
+        }
     }
 
     fn format(&self) -> Option<Format> {
-        if !self.is_json() {
-            return None;
-        }
         let Some(kind) = self.param("as") else {
             return Some(Format::Plain);
         };
@@ -74,41 +131,64 @@ impl<'a> Clause<'a> {
     }
 }
 
-fn clauses(headers: &HeaderMap) -> Vec<&str> {
-    headers
+/// The clauses, best first.
+fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
+    let mut clauses: Vec<Clause<'_>> = headers
         .get_all(ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .filter(|clause| !clause.is_empty())
-        .collect()
+        .map(Clause::parse)
+        .collect();
+    // Stable: among equals the client's order counts.
+    clauses.sort_by_key(|clause| std::cmp::Reverse(clause.weight()));
+    clauses
 }
 
 impl Accept {
-    /// The first clause that we can write; JSON when the client does not say.
+    /// The best clause that we can write; JSON when the client does not say.
     ///
     /// # Errors
     /// 406 when there is none.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, StatusError> {
+    pub(crate) fn of(headers: &HeaderMap, offer: Offer) -> Result<Self, StatusError> {
+        if !headers.contains_key(ACCEPT) {
+            return Ok(Self::PLAIN);
+        }
         let clauses = clauses(headers);
         if clauses.is_empty() {
-            return Ok(Self {
-                format: Format::Plain,
-            });
+            return Ok(Self::PLAIN);
         }
         clauses
             .iter()
-            .find_map(|clause| Clause::parse(clause).format())
-            .map(|format| Self { format })
-            .ok_or_else(|| StatusError::not_acceptable(OFFERED))
+            .filter(|clause| clause.weight() > 0)
+            .find_map(|clause| clause.accept(offer))
+            .ok_or_else(|| {
+                StatusError::not_acceptable(match offer {
+                    Offer::Both => OFFERED,
+                    Offer::JsonOnly => OFFERED_JSON,
+                })
+            })
+    }
+
+    /// How a Status is written, whatever the answer would have been: an error is told also to a
+    /// client that accepts nothing of ours.
+    pub(crate) fn of_status(headers: &HeaderMap) -> Codec {
+        let wanted = clauses(headers)
+            .iter()
+            .find_map(|clause| match clause.media {
+                _ if clause.is_json() => Some(Codec::Json),
+                PROTOBUF => Some(Codec::Protobuf),
+                _ => None,
+            });
+        wanted.unwrap_or(Codec::Json)
     }
 
     /// The version of `as=<kind>;g=apidiscovery.k8s.io` that the client wants first, if it wants
     /// that before plain JSON.
     pub(crate) fn discovery(headers: &HeaderMap) -> bool {
         for clause in clauses(headers) {
-            let clause = Clause::parse(clause);
             if !clause.is_json() {
                 continue;
             }
@@ -129,42 +209,68 @@ impl Accept {
 mod tests {
     use super::*;
 
-    fn of(text: &str) -> Result<Format, u16> {
+    fn of(text: &str, offer: Offer) -> Result<(Codec, Format), u16> {
         let mut headers = HeaderMap::new();
         if !text.is_empty() {
             headers.insert(ACCEPT, text.parse().unwrap());
         }
-        Accept::of(&headers)
-            .map(|accept| accept.format)
+        Accept::of(&headers, offer)
+            .map(|accept| (accept.codec, accept.format))
             .map_err(|error| error.code)
     }
 
     #[test]
-    fn the_first_form_that_we_write_is_chosen() {
-        let cases = [
-            ("", Ok(Format::Plain)),
-            ("*/*", Ok(Format::Plain)),
+    fn the_best_form_that_we_write_is_chosen() {
+        use Codec::{Json, Protobuf};
+        let pb = "application/vnd.kubernetes.protobuf";
+        let both = [
+            ("", Ok((Json, Format::Plain))),
+            ("*/*", Ok((Json, Format::Plain))),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
-                Ok(Format::Plain),
+                Ok((Protobuf, Format::Plain)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;stream=watch",
+                Ok((Protobuf, Format::Plain)),
             ),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
-                Ok(Format::Table("v1")),
+                Ok((Json, Format::Table("v1"))),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Ok((Json, Format::Plain)),
             ),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                Ok(Format::Metadata("v1")),
+                Ok((Json, Format::Metadata("v1"))),
             ),
             (
                 "application/json;as=Table;v=v9;g=meta.k8s.io, application/json",
-                Ok(Format::Plain),
+                Ok((Json, Format::Plain)),
             ),
-            ("application/vnd.kubernetes.protobuf", Err(406)),
+            (
+                "application/json;q=0.5, application/vnd.kubernetes.protobuf;q=0.9",
+                Ok((Protobuf, Format::Plain)),
+            ),
+            ("application/json;q=0", Err(406)),
             ("text/html", Err(406)),
         ];
-        for (accept, expected) in cases {
-            assert_eq!(of(accept), expected, "{accept}");
+        for (accept, expected) in both {
+            assert_eq!(of(accept, Offer::Both), expected, "{accept}");
+        }
+        let metadata = format!("{pb};as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+        let json_only = [
+            (pb, Err(406)),
+            (metadata.as_str(), Ok((Protobuf, Format::Metadata("v1")))),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Ok((Json, Format::Plain)),
+            ),
+        ];
+        for (accept, expected) in json_only {
+            assert_eq!(of(accept, Offer::JsonOnly), expected, "{accept}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Request bodies: bounded, and of a known format.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::HeaderMap;
@@ -11,6 +13,9 @@ use crate::status::StatusError;
 
 /// Largest body that is read (as upstream).
 pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// How long a client may take for a body.
+const BODY_WAIT: Duration = Duration::from_secs(60);
 
 /// What a body's Content-Type says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +81,15 @@ impl BodyKind {
 /// Reads the whole body.
 ///
 /// # Errors
-/// 413 above [`BODY_BYTES_MAX`], 400 when the client breaks off.
+/// 413 above [`BODY_BYTES_MAX`], 408 when it takes too long, 400 when the client breaks off.
 pub(crate) async fn read_body(body: Incoming) -> Result<Bytes, StatusError> {
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+    let read = Limited::new(body, BODY_BYTES_MAX).collect();
+    let Ok(read) = tokio::time::timeout(BODY_WAIT, read).await else {
+        let seconds = BODY_WAIT.as_secs();
+        let message = format!("the request body did not arrive within {seconds} seconds");
+        return Err(StatusError::new(408, "Timeout", message));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(fault) if fault.is::<LengthLimitError>() => Err(StatusError::too_large(BODY_BYTES_MAX)),
         Err(fault) => Err(StatusError::bad_request(format!(

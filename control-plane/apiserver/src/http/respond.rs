@@ -1,6 +1,8 @@
 //! Answers: JSON, text and streams.
 
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
@@ -9,14 +11,19 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::StatusCode;
 use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use proto_api::{schema, transcode};
 use serde_json::Value;
 
+use super::Codec;
 use crate::status::StatusError;
 
 /// Body of an answer.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// An answer.
 pub(crate) type Response = hyper::Response<Body>;
+
+/// Content type of a Kubernetes protobuf body.
+pub(crate) const PROTOBUF_CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
 /// Bytes that one frame of a long answer holds, about.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -36,14 +43,27 @@ pub(crate) fn json_bytes(code: u16, bytes: Bytes) -> Response {
     response(code, "application/json", Full::new(bytes).boxed_unsync())
 }
 
+/// An answer of bytes that are a protobuf body already.
+pub(crate) fn protobuf_bytes(code: u16, bytes: Bytes) -> Response {
+    response(code, PROTOBUF_CONTENT_TYPE, Full::new(bytes).boxed_unsync())
+}
+
 /// An answer of a JSON tree.
 pub(crate) fn json_response(code: u16, value: &Value) -> Response {
     json_bytes(code, Bytes::from(value.to_string()))
 }
 
 /// A refusal.
-pub(crate) fn status_response(error: &StatusError) -> Response {
-    let mut answer = json_response(error.code, &error.to_value());
+pub(crate) fn status_response(error: &StatusError, codec: Codec) -> Response {
+    let status = error.to_value();
+    let body = match codec {
+        Codec::Json => None,
+        Codec::Protobuf => transcode::to_protobuf(schema::builtin(), &status).ok(),
+    };
+    let mut answer = match body {
+        Some(body) => protobuf_bytes(error.code, Bytes::from(body)),
+        None => json_response(error.code, &status),
+    };
     let seconds = error
         .details
         .as_ref()
@@ -74,9 +94,42 @@ pub(crate) fn streamed(
     response(200, content_type, StreamBody::new(frames).boxed_unsync())
 }
 
-/// A JSON answer made of many parts, written in frames of about 64 KiB so that it is never
+/// The answer holds `what` until its last byte is written, or the client is gone.
+pub(crate) fn held<T: Send + Unpin + 'static>(answer: Response, what: T) -> Response {
+    answer.map(|body| Held { body, _what: what }.boxed_unsync())
+}
+
+struct Held<T> {
+    body: Body,
+    _what: T,
+}
+
+impl<T: Unpin> hyper::body::Body for Held<T> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer made of many parts, written in frames of about 64 KiB so that it is never
 /// in memory as a whole.
-pub(crate) fn chunked(parts: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
+pub(crate) fn chunked(
+    content_type: &'static str,
+    parts: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Response {
     let mut parts = parts.peekable();
     let frames = std::iter::from_fn(move || {
         let mut chunk = BytesMut::with_capacity(parts.peek()?.len().max(4096));
@@ -87,7 +140,7 @@ pub(crate) fn chunked(parts: impl Iterator<Item = Bytes> + Send + 'static) -> Re
         }
         Some(chunk.freeze())
     });
-    streamed("application/json", futures::stream::iter(frames))
+    streamed(content_type, futures::stream::iter(frames))
 }
 
 #[cfg(test)]
@@ -98,7 +151,8 @@ mod tests {
     async fn parts_are_joined_into_frames_and_nothing_is_lost() {
         let parts = (0..1000).map(|i| Bytes::from(format!("{i:0>300}")));
         let whole: Vec<u8> = parts.clone().flat_map(|p| p.to_vec()).collect();
-        let mut body = chunked(parts.collect::<Vec<_>>().into_iter()).into_body();
+        let mut body =
+            chunked("application/json", parts.collect::<Vec<_>>().into_iter()).into_body();
         let mut seen = Vec::new();
         let mut frames = 0;
         while let Some(Ok(frame)) = body.frame().await {

@@ -34,6 +34,10 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.body
+    }
+
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
@@ -76,6 +80,28 @@ impl Lines {
     }
 }
 
+/// The messages of a watch in protobuf.
+pub(crate) struct Frames(Lines);
+
+impl Frames {
+    /// The next message without its length.
+    pub(crate) async fn next(&mut self) -> Bytes {
+        loop {
+            let rest = &mut self.0.rest;
+            if let Some((length, message)) = rest.split_first_chunk() {
+                let length = u32::from_be_bytes(*length) as usize;
+                if message.len() >= length {
+                    let _length = rest.split_to(4);
+                    return rest.split_to(length).freeze();
+                }
+            }
+            let frame = tokio::time::timeout(DEADLINE, self.0.body.frame());
+            let frame = frame.await.unwrap().unwrap().unwrap();
+            self.0.rest.extend_from_slice(&frame.into_data().unwrap());
+        }
+    }
+}
+
 impl Client {
     pub(crate) fn new(address: SocketAddr, pki: &Pki, identity: Option<&Identity>) -> Self {
         let mut roots = rustls::RootCertStore::empty();
@@ -103,7 +129,17 @@ impl Client {
         }
     }
 
-    async fn connect(&self) -> TlsStream<TcpStream> {
+    /// A connection on which HTTP/2 was agreed, and nothing sent.
+    pub(crate) async fn connect_h2(&self) -> TlsStream<TcpStream> {
+        let mut config = (**self.connector.config()).clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::from(self.address.ip());
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, stream).await.unwrap()
+    }
+
+    pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::from(self.address.ip());
         self.connector.connect(name, stream).await.unwrap()
@@ -156,6 +192,21 @@ impl Client {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, &[], body.to_string()).await
+    }
+
+    /// A watch in protobuf.
+    pub(crate) async fn watch_protobuf(&self, path: &str) -> Frames {
+        let headers = [("accept", "application/vnd.kubernetes.protobuf;stream=watch")];
+        let answer = self.open("GET", path, &headers, String::new()).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(
+            answer.headers()["content-type"],
+            "application/vnd.kubernetes.protobuf;stream=watch"
+        );
+        Frames(Lines {
+            body: answer.into_body(),
+            rest: BytesMut::new(),
+        })
     }
 
     pub(crate) async fn watch(&self, path: &str) -> Lines {
