@@ -17,7 +17,7 @@ use control_plane_apiserver::server::{
 use control_plane_apiserver::status::StatusError;
 use control_plane_client::api::{
     Api, ApiError, ApiHandle, DeleteOptions, Object, ObjectKey, ObjectList, Patch, Propagation,
-    Resource, Selection, WatchEvent, WatchStream,
+    Resource, Scope, Selection, WatchEvent, WatchStream,
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -167,6 +167,28 @@ fn delete_request(options: &DeleteOptions) -> DeleteRequest {
 
 #[async_trait]
 impl Api for InProcess {
+    fn resources(&self) -> Vec<Resource> {
+        let mut found: Vec<Resource> = Vec::new();
+        for kind in self.server.registry.served() {
+            let known = |one: &Resource| one.group == kind.group && one.plural == kind.plural;
+            if kind.view.is_some() || found.iter().any(known) {
+                continue;
+            }
+            found.push(Resource {
+                group: kind.group,
+                version: kind.version,
+                plural: kind.plural,
+                kind: kind.kind,
+                scope: if kind.namespaced() {
+                    Scope::Namespaced
+                } else {
+                    Scope::Cluster
+                },
+            });
+        }
+        found
+    }
+
     async fn get(&self, resource: Resource, key: &ObjectKey) -> Result<Object, ApiError> {
         let target = self.target(resource, key, None)?;
         self.server

@@ -199,6 +199,11 @@ pub type WatchStream = BoxStream<'static, Result<WatchEvent, ApiError>>;
 /// Every verb of the API, on behalf of one identity.
 #[async_trait]
 pub trait Api: Send + Sync + 'static {
+    /// Every resource that is served now, custom ones included, each in one version.
+    fn resources(&self) -> Vec<Resource> {
+        crate::resources::ALL.to_vec()
+    }
+
     /// Reads one object.
     async fn get(&self, resource: Resource, key: &ObjectKey) -> Result<Object, ApiError>;
 

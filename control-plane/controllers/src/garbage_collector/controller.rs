@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use control_plane_client::{DeleteOptions, Patch, Propagation, Subscription, WorkQueue};
+use control_plane_client::{DeleteOptions, Patch, Propagation, WorkQueue};
 use parking_lot::Mutex;
-use proto_api::types::meta::v1::{ObjectMeta, OwnerReference};
-use serde::Deserialize;
+use proto_api::types::meta::v1::OwnerReference;
 use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::graph::{Graph, Key, owner_key};
+use super::follow;
+use super::graph::{Graph, Key};
 use super::plan::{self, FOREGROUND, Item, ORPHAN, Owner, Verdict};
 use crate::context::{Context, ReconcileError, failed};
 use crate::runner::{Next, Reconciler};
@@ -25,7 +26,7 @@ pub(crate) struct GarbageCollector {
     context: Context,
     graph: Graph,
     absent: Mutex<Absent>,
-    _subscriptions: Vec<Subscription>,
+    _following: AbortOnDropHandle<()>,
 }
 
 #[derive(Default)]
@@ -47,23 +48,16 @@ impl Absent {
     }
 }
 
-/// What is asked of a live owner.
-#[derive(Deserialize)]
-struct Partial {
-    #[serde(default)]
-    metadata: ObjectMeta,
-}
-
 impl GarbageCollector {
     pub(crate) async fn start(context: Context) -> (Arc<Self>, WorkQueue<Key>) {
-        let graph = Graph::open(&context.informers).await;
         let queue = WorkQueue::new();
-        let subscriptions = graph.wake(&queue);
+        let graph = Graph::new(queue.clone());
+        let following = follow::start(Arc::clone(context.api()), graph.clone()).await;
         let collector = Self {
             context,
             graph,
             absent: Mutex::default(),
-            _subscriptions: subscriptions,
+            _following: following,
         };
         (Arc::new(collector), queue)
     }
@@ -72,8 +66,8 @@ impl GarbageCollector {
         if self.absent.lock().known.contains(&owner.uid) {
             return Ok(Owner::Absent);
         }
-        // An owner of a kind that is not known here cannot be judged, so it keeps its dependents.
-        let Some((resource, key)) = owner_key(owner, &item.key.namespace) else {
+        // An owner of a kind that is not served cannot be judged, so it keeps its dependents.
+        let Some((resource, key)) = self.graph.owner_key(owner, &item.key.namespace) else {
             return Ok(Owner::Solid);
         };
         if let Some(found) = self.graph.get(resource, &key)
@@ -86,13 +80,17 @@ impl GarbageCollector {
             });
         }
         let live = match self.context.api().get(resource, &key).await {
-            Ok(object) => object.decode::<Partial>().ok(),
+            Ok(object) => follow::metadata(&object)
+                .map(|metadata| Item::of(resource, &key, object.revision, &metadata)),
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(failed("get", resource, &key)(error)),
         };
-        let lives = live.is_some_and(|live| live.metadata.uid.as_deref() == Some(&owner.uid));
-        if lives {
-            return Ok(Owner::Solid);
+        if let Some(live) = live.filter(|live| live.uid == owner.uid) {
+            return Ok(if live.holds(FOREGROUND) {
+                Owner::Waiting
+            } else {
+                Owner::Solid
+            });
         }
         self.absent.lock().insert(&owner.uid);
         Ok(Owner::Absent)
@@ -227,6 +225,6 @@ impl Reconciler for GarbageCollector {
     }
 
     fn all_keys(&self) -> Vec<Key> {
-        self.graph.owned()
+        self.graph.held()
     }
 }

@@ -1,6 +1,7 @@
 //! Dependents follow their owners: background, foreground and orphaned deletion by `ownerReferences`.
 
 mod controller;
+mod follow;
 mod graph;
 mod plan;
 
