@@ -100,7 +100,18 @@ fn select<'a>(metadata: &'a Metadata, filter: &str) -> Vec<Measurement<'a>> {
             })
         })
     });
-    all.filter(|one| format!("{}/{}", one.package, one.name).contains(filter))
+    let all: Vec<Measurement<'_>> = all.collect();
+    // A whole name means that one, also where it is a part of others.
+    let exact: Vec<_> = all
+        .iter()
+        .copied()
+        .filter(|one| one.name == filter)
+        .collect();
+    if !exact.is_empty() {
+        return exact;
+    }
+    all.into_iter()
+        .filter(|one| format!("{}/{}", one.package, one.name).contains(filter))
         .collect()
 }
 
@@ -131,6 +142,7 @@ mod tests {
             kind: Kind::Bench,
         };
         assert_eq!(select(&metadata, "commit"), [commit]);
+        assert_eq!(select(&metadata, "co").len(), 2);
         assert_eq!(select(&metadata, "storage/").len(), 2);
         assert_eq!(select(&metadata, "other"), []);
     }
