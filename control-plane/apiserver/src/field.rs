@@ -98,6 +98,14 @@ impl FieldError {
         Self::new(path, Problem::NotSupported { value, supported }, "")
     }
 
+    /// Some of the values are none of the known ones.
+    pub fn not_supported_list(path: &Path, values: &[&str], supported: &[&str]) -> Self {
+        let supported = supported.iter().map(|s| (*s).to_owned()).collect();
+        let quoted: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
+        let value = format!("[]string{{{}}}", quoted.join(", "));
+        Self::new(path, Problem::NotSupported { value, supported }, "")
+    }
+
     /// The value occurs twice where it must be unique.
     pub fn duplicate(path: &Path, value: impl Into<Value>) -> Self {
         Self::new(path, Problem::Duplicate(value.into().to_string()), "")

@@ -23,7 +23,11 @@ impl Api {
         path: &str,
     ) -> Result<User, StatusError> {
         if let Some(certificate) = &peer.certificate {
-            return auth::certificate_user(certificate).ok_or_else(StatusError::unauthorized);
+            // Read once a connection.
+            let user = peer
+                .user
+                .get_or_init(|| auth::certificate_user(certificate));
+            return user.clone().ok_or_else(StatusError::unauthorized);
         }
         let bearer = headers
             .get(AUTHORIZATION)

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Call;
 use super::delete::delete_request;
-use super::objects::{gvk, success};
+use super::objects::gvk;
 use crate::http::{Request, ResourcePath, Response};
 use crate::registry::Kind;
 use crate::server::Target;
@@ -32,7 +32,7 @@ impl Call {
         path: &ResourcePath,
         request: Request,
     ) -> Result<Response, StatusError> {
-        self.accept()?;
+        self.accept_for(kind)?;
         let decoded = self.read_object(request, gvk(kind)).await?;
         let context = self.write_context(false)?;
         let warnings = kind.strategy.warnings(&decoded.value);
@@ -57,7 +57,7 @@ impl Call {
             .server
             .bind(target, &decoded.value, &context)
             .await?;
-        Ok(success(201, None))
+        self.success(201, None)
     }
 
     /// `POST …/bindings`: the pod's name is in the body.
@@ -78,7 +78,7 @@ impl Call {
             .server
             .bind(&target, &decoded.value, &context)
             .await?;
-        Ok(success(201, None))
+        self.success(201, None)
     }
 
     pub(super) async fn evict(
@@ -101,6 +101,6 @@ impl Call {
         let (delete, dry_run) = delete_request(&options)?;
         let context = self.write_context(dry_run)?;
         self.api.server.evict(target, &delete, &context).await?;
-        Ok(success(201, None))
+        self.success(201, None)
     }
 }

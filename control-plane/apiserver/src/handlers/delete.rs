@@ -7,13 +7,27 @@ use proto_api::schema::Gvk;
 use serde_json::{Value, json};
 
 use super::Call;
-use super::objects::{collection_namespace, success};
+use super::objects::collection_namespace;
 use super::selectors::list_request;
+use crate::field::{FieldError, Path};
 use crate::http::{BodyKind, Request, ResourcePath, Response, read_body};
 use crate::registry::Kind;
 use crate::server::{DeleteRequest, Deleted, Preconditions, Propagation, Target, WriteContext};
 use crate::status::{Details, StatusError};
 use crate::tree;
+
+/// Core kinds whose last state is shown after a deletion; others answer with a Status (as
+/// upstream).
+const SHOWN_WHEN_DELETED: [&str; 8] = [
+    "namespaces",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "resourcequotas",
+    "serviceaccounts",
+    "services",
+];
 
 const OPTIONS: Gvk<'static> = Gvk {
     group: "",
@@ -27,12 +41,14 @@ impl Call {
         target: &Target,
         request: Request,
     ) -> Result<Response, StatusError> {
-        self.accept()?;
+        self.accept_for(&target.kind)?;
         let (delete, context) = self.delete_options(request).await?;
         match self.api.server.delete(target, &delete, &context).await? {
             Deleted::Lingers(obj) => self.object_answer(200, &target.kind, &obj),
-            // Upstream shows a deleted pod, and a Status for most other kinds.
-            Deleted::Gone(obj) if target.kind.kind == "Pod" => {
+            Deleted::Gone(obj)
+                if target.kind.group.is_empty()
+                    && SHOWN_WHEN_DELETED.contains(&target.kind.plural) =>
+            {
                 self.object_answer(200, &target.kind, &obj)
             }
             Deleted::Gone(obj) => {
@@ -43,7 +59,7 @@ impl Call {
                     uid: obj.meta.uid.to_string(),
                     ..Details::default()
                 };
-                Ok(success(200, Some(&details)))
+                self.success(200, Some(&details))
             }
         }
     }
@@ -55,7 +71,7 @@ impl Call {
         request: Request,
     ) -> Result<Response, StatusError> {
         collection_namespace(kind, &path.namespace)?;
-        self.accept()?;
+        self.accept_for(kind)?;
         let list = list_request(kind, &path.namespace, &self.query)?;
         let (delete, context) = self.delete_options(request).await?;
         let items = self
@@ -69,7 +85,7 @@ impl Call {
             "metadata": {"resourceVersion": self.api.server.cache.applied().to_string()},
             "items": items,
         });
-        Ok(crate::http::json_response(200, &answer))
+        self.tree_answer(200, &answer)
     }
 
     /// DeleteOptions from the body, else from the query.
@@ -108,22 +124,14 @@ impl Call {
 
 /// What DeleteOptions ask for, and whether they only ask.
 pub(super) fn delete_request(options: &Value) -> Result<(DeleteRequest, bool), StatusError> {
-    let invalid = |text: String| {
-        StatusError::new(
-            422,
-            "Invalid",
-            format!("DeleteOptions.meta.k8s.io \"\" is invalid: {text}"),
-        )
-    };
     let grace_seconds = tree::int(options, &["gracePeriodSeconds"]);
     let policy = tree::text(options, &["propagationPolicy"]);
     let orphan = tree::at(options, &["orphanDependents"]).as_bool();
+    let path = Path::root("propagationPolicy");
+    let mut errors = Vec::new();
     if orphan.is_some() && !policy.is_empty() {
-        return Err(invalid(
-            "propagationPolicy: Invalid value: \"\": orphanDependents and deletionPropagation \
-             cannot be both set"
-                .to_owned(),
-        ));
+        let why = "orphanDependents and deletionPropagation cannot be both set";
+        errors.push(FieldError::invalid(&path, policy, why));
     }
     let propagation = match (policy, orphan) {
         ("", Some(true)) | ("Orphan", _) => Some(Propagation::Orphan),
@@ -131,12 +139,20 @@ pub(super) fn delete_request(options: &Value) -> Result<(DeleteRequest, bool), S
         ("Foreground", _) => Some(Propagation::Foreground),
         ("", None) => None,
         (other, _) => {
-            return Err(invalid(format!(
-                "propagationPolicy: Unsupported value: \"{other}\": supported values: \
-                 \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-            )));
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
+            errors.push(FieldError::not_supported(&path, other, &supported));
+            None
         }
     };
+    let dry_run: Vec<&str> = tree::list(options, &["dryRun"])
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    errors.extend(dry_run_error(&dry_run));
+    if !errors.is_empty() {
+        let refused = StatusError::invalid("meta.k8s.io", "DeleteOptions", "", &errors);
+        return Err(refused);
+    }
     let text = |name| {
         let text = tree::text(options, &["preconditions", name]);
         (!text.is_empty()).then(|| text.to_owned())
@@ -145,15 +161,19 @@ pub(super) fn delete_request(options: &Value) -> Result<(DeleteRequest, bool), S
         uid: text("uid"),
         resource_version: text("resourceVersion"),
     };
-    let dry_run = tree::list(options, &["dryRun"])
-        .iter()
-        .any(|value| value == "All");
-    Ok((
-        DeleteRequest {
-            grace_seconds,
-            preconditions,
-            propagation,
-        },
-        dry_run,
-    ))
+    let request = DeleteRequest {
+        grace_seconds,
+        preconditions,
+        propagation,
+    };
+    Ok((request, !dry_run.is_empty()))
+}
+
+/// `All` is the only dry run there is.
+pub(super) fn dry_run_error(values: &[&str]) -> Option<FieldError> {
+    if values.iter().all(|value| *value == "All") {
+        return None;
+    }
+    let path = Path::root("dryRun");
+    Some(FieldError::not_supported_list(&path, values, &["All"]))
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::reviews::REVIEWS;
-use crate::http::{Accept, Response, json_bytes, json_response, text_response};
+use crate::http::{Accept, Response, json_bytes, text_response};
 use crate::registry::{Kind, Registry, Scope, by_preference, group_version};
 use crate::status::StatusError;
 
@@ -93,7 +93,7 @@ impl Discovery {
 
     fn api_versions(&self) -> Value {
         json!({
-            "kind": "APIVersions", "versions": ["v1"],
+            "kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"],
             "serverAddressByClientCIDRs": [
                 {"clientCIDR": "0.0.0.0/0", "serverAddress": self.address},
             ],
@@ -388,19 +388,19 @@ impl Call {
         match parts {
             ["api"] if aggregated => Ok(self.aggregated(&served.core)),
             ["apis"] if aggregated => Ok(self.aggregated(&served.groups)),
-            ["api"] => Ok(vary(json_response(200, &discovery.api_versions()))),
-            ["apis"] => Ok(vary(json_response(200, &served.group_list()))),
+            ["api"] => Ok(vary(self.tree_answer(200, &discovery.api_versions())?)),
+            ["apis"] => Ok(vary(self.tree_answer(200, &served.group_list())?)),
             ["api", version] => {
                 let list = served.resource_list("", version).ok_or_else(missing)?;
-                Ok(json_response(200, &list))
+                self.tree_answer(200, &list)
             }
             ["apis", group] => {
                 let group = served.group(group).ok_or_else(missing)?;
-                Ok(json_response(200, &group))
+                self.tree_answer(200, &group)
             }
             ["apis", group, version] => {
                 let list = served.resource_list(group, version).ok_or_else(missing)?;
-                Ok(json_response(200, &list))
+                self.tree_answer(200, &list)
             }
             _ => Err(missing()),
         }

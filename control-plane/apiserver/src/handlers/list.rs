@@ -3,19 +3,25 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use proto_api::schema::Schema;
+use proto_api::transcode;
 use serde_json::{Value, json};
 
 use super::Call;
-use super::objects::collection_namespace;
+use super::answer::{list_meta_message, metadata_message, object_message};
+use super::objects::{collection_namespace, gvk};
 use super::selectors::list_request;
-use crate::cache::ListPage;
-use crate::http::{Format, ResourcePath, Response, chunked};
+use crate::cache::Listing;
+use crate::http::{Accept, Codec, Format, PROTOBUF_CONTENT_TYPE, ResourcePath, Response, chunked};
 use crate::object::Obj;
 use crate::registry::Kind;
 use crate::server::Server;
 use crate::status::StatusError;
 use crate::tables::{self, Header};
 use crate::tree;
+
+/// Objects whose messages are made between two chances for other tasks to run.
+const MESSAGES_PER_TURN: usize = 64;
 
 impl Call {
     pub(super) async fn list(
@@ -24,11 +30,14 @@ impl Call {
         path: &ResourcePath,
     ) -> Result<Response, StatusError> {
         collection_namespace(kind, &path.namespace)?;
-        let format = self.accept()?.format;
+        let accept = self.accept_for(kind)?;
         let request = list_request(kind, &path.namespace, &self.query)?;
-        let page = self.api.server.list(kind, &request).await?;
+        let page = self.api.server.listing(kind, &request).await?;
         let meta = list_meta(&page);
-        match format {
+        if accept.codec == Codec::Protobuf {
+            return messages(self.api.server.schema, kind, accept, &meta, page).await;
+        }
+        match accept.format {
             Format::Plain => Ok(plain(kind, &meta, page)),
             Format::Table(version) => {
                 let kind = Arc::clone(kind);
@@ -51,10 +60,7 @@ impl Call {
                 }))
             }
             Format::Metadata(version) => {
-                let head = json!({
-                    "kind": "PartialObjectMetadataList",
-                    "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
-                });
+                let head = metadata_list_head(version, &meta);
                 let kind = Arc::clone(kind);
                 Ok(listed(&head, "items", page, move |obj| {
                     let item = tables::partial_metadata(&Server::shown(&kind, obj), version);
@@ -65,7 +71,14 @@ impl Call {
     }
 }
 
-fn list_meta(page: &ListPage) -> Value {
+fn metadata_list_head(version: &str, meta: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadataList",
+        "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
+    })
+}
+
+fn list_meta(page: &Listing) -> Value {
     let mut meta = json!({"resourceVersion": page.revision.to_string()});
     if let Some(token) = &page.continue_token {
         meta["continue"] = json!(token);
@@ -77,7 +90,7 @@ fn list_meta(page: &ListPage) -> Value {
 }
 
 /// The objects' own bytes, one after the other.
-fn plain(kind: &Arc<Kind>, meta: &Value, page: ListPage) -> Response {
+fn plain(kind: &Arc<Kind>, meta: &Value, page: Listing) -> Response {
     let head = json!({
         "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": meta,
     });
@@ -93,7 +106,7 @@ fn plain(kind: &Arc<Kind>, meta: &Value, page: ListPage) -> Response {
 fn listed(
     head: &Value,
     field: &str,
-    page: ListPage,
+    page: Listing,
     item: impl Fn(&Arc<Obj>) -> Bytes + Send + 'static,
 ) -> Response {
     let mut start = head.clone();
@@ -101,14 +114,64 @@ fn listed(
     let mut start = start.to_string();
     start.pop();
     start.push_str(&format!(",\"{field}\":["));
-    let items = page
-        .items
-        .into_iter()
-        .enumerate()
-        .flat_map(move |(i, obj)| {
-            let comma = (i > 0).then(|| Bytes::from_static(b","));
-            comma.into_iter().chain(std::iter::once(item(&obj)))
-        });
+    let items = page.objects.enumerate().flat_map(move |(i, obj)| {
+        let comma = (i > 0).then(|| Bytes::from_static(b","));
+        comma.into_iter().chain(std::iter::once(item(&obj)))
+    });
     let tail = std::iter::once(Bytes::from_static(b"]}\n"));
-    chunked(std::iter::once(Bytes::from(start)).chain(items).chain(tail))
+    let parts = std::iter::once(Bytes::from(start)).chain(items).chain(tail);
+    chunked("application/json", parts)
 }
+
+/// A list as protobuf. Its length comes before its items, so every item is looked at twice: once
+/// for its length, once for its bytes. Stored objects keep their message, others are made again.
+async fn messages(
+    schema: &'static Schema,
+    kind: &Arc<Kind>,
+    accept: Accept,
+    meta: &Value,
+    page: Listing,
+) -> Result<Response, StatusError> {
+    let own = Arc::clone(kind);
+    let item = move |obj: &Obj| match (accept.format, own.view) {
+        (Format::Metadata(version), _) => {
+            let item = tables::partial_metadata(&Server::shown(&own, obj), version);
+            metadata_message(schema, &item).map(Bytes::from)
+        }
+        (_, None) => object_message(schema, &own, obj),
+        (_, Some(_)) => super::answer::tree_message(schema, gvk(&own), &Server::shown(&own, obj)),
+    };
+    let (api_version, list_kind) = match accept.format {
+        Format::Metadata(version) => (
+            format!("meta.k8s.io/{version}"),
+            "PartialObjectMetadataList".to_owned(),
+        ),
+        _ => (kind.api_version(), kind.list_kind.to_owned()),
+    };
+    let meta = list_meta_message(schema, meta)?;
+    let mut start = transcode::field_head(LIST_META, meta.len() as u64);
+    start.extend_from_slice(&meta);
+    let mut len = start.len() as u64;
+    for (i, obj) in page.objects.clone().enumerate() {
+        let item = item(&obj)?.len() as u64;
+        len += transcode::field_head(LIST_ITEMS, item).len() as u64 + item;
+        if i % MESSAGES_PER_TURN == MESSAGES_PER_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut head = transcode::envelope_head(&api_version, &list_kind, len);
+    head.append(&mut start);
+    let items = page.objects.flat_map(move |obj| {
+        // Made without fault a moment ago from the same bytes.
+        let item = item(&obj).unwrap_or_default();
+        let head = transcode::field_head(LIST_ITEMS, item.len() as u64);
+        [Bytes::from(head), item]
+    });
+    let tail = std::iter::once(Bytes::from_static(transcode::ENVELOPE_TAIL));
+    let parts = std::iter::once(Bytes::from(head)).chain(items).chain(tail);
+    Ok(chunked(PROTOBUF_CONTENT_TYPE, parts))
+}
+
+/// Numbers of the two fields that every list has.
+const LIST_META: u32 = 1;
+const LIST_ITEMS: u32 = 2;

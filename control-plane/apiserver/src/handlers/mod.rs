@@ -3,6 +3,7 @@
 //! Owns: what HTTP adds to the verbs of `server/`. Each verb is a file. Must not know: kinds'
 //! rules. A request is logged once, with its outcome.
 
+mod answer;
 mod authenticate;
 mod authorize;
 mod create;
@@ -34,8 +35,10 @@ use tracing::{debug, error};
 pub(crate) use self::discovery::Discovery;
 pub(crate) use self::openapi::OpenApi;
 use crate::auth::{TokenKeys, User};
+use crate::flow::{self, Flow};
 use crate::http::{
-    Accept, Peer, Query, Request, RequestInfo, ResourcePath, Response, status_response,
+    Accept, Peer, Query, Request, RequestInfo, ResourcePath, Response, compressed, held,
+    refuse_oversize, status_response,
 };
 use crate::metrics::Metrics;
 use crate::node_streams::NodeStreams;
@@ -54,6 +57,7 @@ pub(crate) struct Api {
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
+    pub(crate) flow: Flow,
     pub(crate) version: serde_json::Value,
     /// Ends long answers at shutdown.
     pub(crate) stop: CancellationToken,
@@ -79,6 +83,7 @@ impl Api {
         let path = request.uri().path().to_owned();
         let query = Query::parse(request.uri().query());
         let info = RequestInfo::parse(&method, &path, &query);
+        let codec = Accept::of_status(request.headers());
         let (verb, plural) = (info.verb, info.resource.as_ref().map(|r| r.plural.clone()));
         let answer = match Box::pin(Arc::clone(&self).answer(&peer, info, query, request)).await {
             Ok(answer) => answer,
@@ -86,7 +91,7 @@ impl Api {
                 if refusal.code >= 500 {
                     error!(%method, path, code = refusal.code, message = refusal.message, "failed");
                 }
-                status_response(&refusal)
+                status_response(&refusal, codec)
             }
         };
         let code = answer.status().as_u16();
@@ -104,8 +109,14 @@ impl Api {
         query: Query,
         request: Request,
     ) -> Result<Response, StatusError> {
+        refuse_oversize(&request)?;
         let user = self.authenticate(peer, request.headers(), request.uri().path())?;
         let user = self.impersonate(user, request.headers())?;
+        let admitted = self
+            .flow
+            .admit(&user, flow_request(&info, request.uri().path()))
+            .await?;
+        let long_running = is_long_running(&info);
         let call = Call {
             user: Arc::new(user),
             info,
@@ -115,11 +126,44 @@ impl Api {
             api: self,
         };
         call.authorize()?;
-        match call.info.resource.clone() {
-            Some(resource) => call.dispatch(&resource, request).await,
-            None => call.plain_path(),
+        let answer = match call.info.resource.clone() {
+            Some(resource) => call.dispatch(&resource, request).await?,
+            None => call.plain_path()?,
+        };
+        if long_running {
+            return Ok(answer);
         }
+        let answer = compressed(answer, &call.headers).await;
+        Ok(held(answer, admitted))
     }
+}
+
+/// What priority and fairness looks at.
+fn flow_request<'a>(info: &'a RequestInfo, path: &str) -> flow::Request<'a> {
+    match &info.resource {
+        Some(resource) => flow::Request {
+            group: &resource.group,
+            resource: &resource.plural,
+            probe: false,
+        },
+        None => flow::Request {
+            probe: matches!(path.split('/').nth(1), Some("healthz" | "livez" | "readyz")),
+            ..flow::Request::default()
+        },
+    }
+}
+
+/// Whether the answer goes on for as long as the client wants: it must hold no seat.
+fn is_long_running(info: &RequestInfo) -> bool {
+    let streams = |subresource: &str| {
+        matches!(subresource, "log" | "exec" | "attach" | "portforward")
+            || subresource.starts_with("proxy")
+    };
+    info.verb == "watch"
+        || info
+            .resource
+            .as_ref()
+            .is_some_and(|resource| streams(&resource.subresource))
 }
 
 impl Call {
@@ -243,10 +287,6 @@ impl Call {
         manager.chars().take(FIELD_MANAGER_CHARS_MAX).collect()
     }
 
-    pub(crate) fn accept(&self) -> Result<Accept, StatusError> {
-        Accept::of(&self.headers)
-    }
-
     /// Who writes, and whether it is committed.
     ///
     /// # Errors
@@ -257,27 +297,22 @@ impl Call {
         } else {
             WriteMode::Commit
         };
-        for value in self.query.all("dryRun") {
-            match value {
-                "All" => mode = WriteMode::DryRun,
-                "" => {}
-                other => {
-                    return Err(StatusError::new(
-                        422,
-                        "Invalid",
-                        format!(
-                            "{}.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"{other}\": \
-                             supported values: \"All\"",
-                            match self.info.verb {
-                                "create" => "CreateOptions",
-                                "update" => "UpdateOptions",
-                                "patch" => "PatchOptions",
-                                _ => "DeleteOptions",
-                            }
-                        ),
-                    ));
-                }
-            }
+        let asked: Vec<&str> = self
+            .query
+            .all("dryRun")
+            .filter(|value| !value.is_empty())
+            .collect();
+        if let Some(error) = delete::dry_run_error(&asked) {
+            let options = match self.info.verb {
+                "create" => "CreateOptions",
+                "update" => "UpdateOptions",
+                "patch" => "PatchOptions",
+                _ => "DeleteOptions",
+            };
+            return Err(StatusError::invalid("meta.k8s.io", options, "", &[error]));
+        }
+        if !asked.is_empty() {
+            mode = WriteMode::DryRun;
         }
         Ok(WriteContext {
             user: Arc::clone(&self.user),

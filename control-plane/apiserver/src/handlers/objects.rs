@@ -1,20 +1,14 @@
-//! Objects on the wire: decoding what clients send, writing what they asked for.
+//! Objects on the wire: decoding what clients send.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
 use proto_api::decode::{self, Decoded, Encoding, Finding};
 use proto_api::schema::Gvk;
-use serde_json::{Value, json};
 
 use super::Call;
-use crate::http::{BodyKind, Format, Request, Response, json_bytes, json_response, read_body};
-use crate::object::Obj;
+use crate::http::{BodyKind, Request, Response, read_body};
 use crate::registry::{Kind, Scope};
-use crate::server::Server;
-use crate::status::{Details, StatusError};
-use crate::tables::{self, Header, IncludeObject};
+use crate::status::StatusError;
+use crate::tables::IncludeObject;
 
 /// What happens to fields that the schema does not know (`fieldValidation`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,50 +113,6 @@ impl Call {
         Ok(())
     }
 
-    /// One object in the form that the client asked for.
-    pub(super) fn object_answer(
-        &self,
-        code: u16,
-        kind: &Kind,
-        obj: &Arc<Obj>,
-    ) -> Result<Response, StatusError> {
-        let format = self.accept()?.format;
-        if format == Format::Plain && kind.view.is_none() {
-            return Ok(json_bytes(code, obj.json.clone()));
-        }
-        self.value_answer(code, kind, &Server::shown(kind, obj))
-    }
-
-    /// One object that is a tree already.
-    pub(super) fn value_answer(
-        &self,
-        code: u16,
-        kind: &Kind,
-        value: &Value,
-    ) -> Result<Response, StatusError> {
-        let answer = match self.accept()?.format {
-            Format::Plain => value.clone(),
-            Format::Metadata(version) => tables::partial_metadata(value, version),
-            Format::Table(version) => {
-                let rv = value["metadata"]["resourceVersion"].clone();
-                let meta = json!({"resourceVersion": rv});
-                let include = self.include_object()?;
-                let now = (self.api.server.clock)();
-                let rows = std::iter::once(value);
-                tables::render(
-                    &*kind.table,
-                    rows,
-                    &meta,
-                    include,
-                    Header::Shown,
-                    version,
-                    now,
-                )
-            }
-        };
-        Ok(json_response(code, &answer))
-    }
-
     pub(super) fn include_object(&self) -> Result<IncludeObject, StatusError> {
         match self.query.get("includeObject") {
             None | Some("Metadata") => Ok(IncludeObject::Metadata),
@@ -173,25 +123,6 @@ impl Call {
             ))),
         }
     }
-}
-
-/// Status Success of something that has no object to show.
-pub(super) fn success(code: u16, details: Option<&Details>) -> Response {
-    let mut status =
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
-    if let Some(details) = details {
-        status["details"] = json!({"name": details.name, "kind": details.kind});
-        if !details.group.is_empty() {
-            status["details"]["group"] = json!(details.group);
-        }
-        if !details.uid.is_empty() {
-            status["details"]["uid"] = json!(details.uid);
-        }
-    }
-    if code != 200 {
-        status["code"] = json!(code);
-    }
-    json_response(code, &status)
 }
 
 pub(super) fn gvk(kind: &Kind) -> Gvk<'static> {
@@ -208,17 +139,6 @@ fn kind_text(gvk: Gvk<'_>) -> String {
         crate::registry::group_version(gvk.group, gvk.version),
         gvk.kind
     )
-}
-
-/// `{"type":…,"object":…}` of one watch message.
-pub(super) fn watch_frame(kind: &'static str, object: &[u8]) -> Bytes {
-    let mut frame = Vec::with_capacity(object.len() + 32);
-    frame.extend_from_slice(b"{\"type\":\"");
-    frame.extend_from_slice(kind.as_bytes());
-    frame.extend_from_slice(b"\",\"object\":");
-    frame.extend_from_slice(object);
-    frame.extend_from_slice(b"}\n");
-    Bytes::from(frame)
 }
 
 /// A path's namespace that a collection is limited to, checked against the kind's scope.

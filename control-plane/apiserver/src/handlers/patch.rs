@@ -2,11 +2,11 @@
 
 use proto_api::apply::OnConflict;
 use proto_api::decode::{self, Encoding};
-use proto_api::schema::Gvk;
 
 use super::Call;
-use super::objects::gvk;
-use crate::http::{BodyKind, Request, Response, json_response, read_body};
+use super::objects::{FieldValidation, gvk};
+use crate::field::{FieldError, Path};
+use crate::http::{BodyKind, Request, Response, read_body};
 use crate::registry::Subresource;
 use crate::server::{Patch, Target};
 use crate::status::StatusError;
@@ -17,7 +17,7 @@ impl Call {
         target: &Target,
         request: Request,
     ) -> Result<Response, StatusError> {
-        self.accept()?;
+        self.accept_for(&target.kind)?;
         let kind = BodyKind::of(&self.headers)?;
         let body = read_body(request.into_body()).await?;
         if kind == BodyKind::ApplyPatch {
@@ -31,17 +31,9 @@ impl Call {
             BodyKind::StrategicPatch => Patch::Strategic(tree),
             BodyKind::ApplyPatch | BodyKind::Object(_) => return Err(BodyKind::not_a_patch()),
         };
-        let expected = match target.subresource.and_then(Subresource::body) {
-            Some((group, version, kind)) => Gvk {
-                group,
-                version,
-                kind,
-            },
-            None => gvk(&target.kind),
-        };
-        self.refuse_findings(expected, &findings)?;
+        let refuse = |found: &[decode::Finding]| self.refuse_patch(&body, found);
+        refuse(&findings)?;
         let context = self.write_context(false)?;
-        let refuse = |found: &[decode::Finding]| self.refuse_findings(expected, found);
         let patched = self
             .api
             .server
@@ -49,12 +41,23 @@ impl Call {
             .await?;
         findings.extend(patched.findings);
         let mut answer = if target.subresource == Some(Subresource::Scale) {
-            json_response(200, &crate::server::scale_of(&patched.obj.value()))
+            self.tree_answer(200, &crate::server::scale_of(&patched.obj.value()))?
         } else {
             self.object_answer(200, &target.kind, &patched.obj)?
         };
         self.warn(&mut answer, &findings, &[])?;
         Ok(answer)
+    }
+
+    /// Strict validation refuses a patch with, or that leads to, unknown or duplicate fields.
+    fn refuse_patch(&self, patch: &[u8], findings: &[decode::Finding]) -> Result<(), StatusError> {
+        if findings.is_empty() || self.field_validation()? != FieldValidation::Strict {
+            return Ok(());
+        }
+        let shown = String::from_utf8_lossy(patch).into_owned();
+        let why = decode::strict_message(findings);
+        let error = FieldError::invalid(&Path::root("patch"), shown, why);
+        Err(StatusError::invalid("", "", "", &[error]))
     }
 
     /// Server-side apply.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Call;
 use crate::auth::{Attributes, Decision, NODES, PolicyRule, User};
 use crate::field::{FieldError, Path};
-use crate::http::{Request, ResourcePath, Response, json_response};
+use crate::http::{Request, ResourcePath, Response};
 use crate::registry::Scope;
 use crate::status::{GroupResource, StatusError};
 use crate::tree;
@@ -127,7 +127,7 @@ impl Call {
         tree::as_object(&mut answer).insert("status".to_owned(), status);
         let meta = tree::object_mut(&mut answer, "metadata");
         tree::default(meta, "creationTimestamp", self.api.server.now_text());
-        Ok(json_response(201, &answer))
+        self.tree_answer(201, &answer)
     }
 
     fn review_token(&self, review: &Value) -> Result<Value, StatusError> {

@@ -28,7 +28,7 @@ impl Call {
             .admission
             .check_node_token(target, &self.user, &body)?;
         let issued = server.issue_token(&self.api.tokens, target, &body).await?;
-        Ok(json_response(201, &issued))
+        self.tree_answer(201, &issued)
     }
 }
 

@@ -4,7 +4,7 @@ use proto_api::schema::Gvk;
 
 use super::Call;
 use super::objects::gvk;
-use crate::http::{Request, Response, json_response};
+use crate::http::{Request, Response};
 use crate::registry::Subresource;
 use crate::server::Target;
 use crate::status::StatusError;
@@ -15,7 +15,7 @@ impl Call {
         target: &Target,
         request: Request,
     ) -> Result<Response, StatusError> {
-        self.accept()?;
+        self.accept_for(&target.kind)?;
         let expected = match target.subresource.and_then(Subresource::body) {
             Some((group, version, kind)) => Gvk {
                 group,
@@ -34,7 +34,7 @@ impl Call {
             .await?;
         let code = if created { 201 } else { 200 };
         let mut answer = if target.subresource == Some(Subresource::Scale) {
-            json_response(code, &crate::server::scale_of(&obj.value()))
+            self.tree_answer(code, &crate::server::scale_of(&obj.value()))?
         } else {
             self.object_answer(code, &target.kind, &obj)?
         };

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
+use proto_api::transcode;
 use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::Call;
-use super::objects::{collection_namespace, watch_frame};
-use super::selectors::{filter, resource_version};
-use crate::cache::{Match, WatchItem, WatchStart, Watcher};
-use crate::http::{Format, ResourcePath, Response, streamed};
+use super::answer::{object_body, value_body};
+use super::objects::collection_namespace;
+use super::selectors::{filter, watch_start};
+use crate::cache::{WatchItem, Watcher};
+use crate::http::{Accept, Codec, Format, ResourcePath, Response, streamed};
 use crate::object::Obj;
 use crate::registry::Kind;
 use crate::server::Server;
@@ -35,11 +37,10 @@ impl Call {
         path: &ResourcePath,
     ) -> Result<Response, StatusError> {
         collection_namespace(kind, &path.namespace)?;
-        let format = self.accept()?.format;
+        let accept = self.accept_for(kind)?;
         let selection = filter(kind, &path.namespace, &path.name, &self.query)?;
-        let start = self.watch_start()?;
+        let start = watch_start(&self.query)?;
         let include = self.include_object()?;
-        let watcher = self.api.server.watch(kind, selection, start).await?;
         let timeout = match self.query.number("timeoutSeconds")? {
             Some(seconds) if seconds > 0 => {
                 Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
@@ -48,10 +49,23 @@ impl Call {
         };
         let encoder = Encoder {
             kind: Arc::clone(kind),
-            format,
+            accept,
             include,
             header: Header::Shown,
             server: Arc::clone(&self.api.server),
+        };
+        let content_type = match accept.codec {
+            Codec::Json => "application/json",
+            Codec::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        };
+        let watcher = match self.api.server.watch(kind, selection, start).await {
+            Ok(watcher) => watcher,
+            // Once its options are understood, a watch tells in the stream that it cannot begin.
+            Err(error) if error.code == 410 => {
+                let frame = encoder.error(&error);
+                return Ok(streamed(content_type, futures::stream::iter([frame])));
+            }
+            Err(error) => return Err(error),
         };
         let stream = WatchStream {
             watcher,
@@ -62,49 +76,8 @@ impl Call {
             stop: self.api.stop.clone(),
         };
         self.api.metrics.watch_started(kind.plural);
-        Ok(streamed("application/json", stream.into_stream()))
+        Ok(streamed(content_type, stream.into_stream()))
     }
-
-    fn watch_start(&self) -> Result<WatchStart, StatusError> {
-        let rv = resource_version(&self.query)?;
-        let rv_match = super::selectors::rv_match(&self.query)?;
-        match self.query.tristate("sendInitialEvents") {
-            Some(initial) => {
-                if rv_match != Some(Match::NotOlderThan) {
-                    return Err(invalid_options(
-                        "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
-                         resourceVersionMatch to NotOlderThan",
-                    ));
-                }
-                match (initial, rv) {
-                    (true, _) if self.query.flag("allowWatchBookmarks") => {
-                        Ok(WatchStart::StateThenBookmark)
-                    }
-                    (true, _) => Ok(WatchStart::State),
-                    (false, None | Some(0)) => {
-                        Ok(WatchStart::After(self.api.server.cache.applied()))
-                    }
-                    (false, Some(rv)) => Ok(WatchStart::After(rv)),
-                }
-            }
-            None if rv_match.is_some() => Err(invalid_options(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch \
-                 unless sendInitialEvents is provided",
-            )),
-            None => match rv {
-                None | Some(0) => Ok(WatchStart::State),
-                Some(rv) => Ok(WatchStart::After(rv)),
-            },
-        }
-    }
-}
-
-fn invalid_options(text: &str) -> StatusError {
-    StatusError::new(
-        422,
-        "Invalid",
-        format!("ListOptions.meta.k8s.io \"\" is invalid: {text}"),
-    )
 }
 
 fn bookmark_timer(timeout: Duration) -> Interval {
@@ -145,18 +118,18 @@ impl WatchStream {
                 items = self.watcher.next() => {
                     return Some(match items {
                         Ok(items) => match self.encoder.frames(&items, self.bookmarks) {
-                            frames if frames.is_empty() => continue,
-                            frames => (frames, true),
+                            (frames, true) if frames.is_empty() => continue,
+                            more => more,
                         },
                         Err(gone) => {
-                            let error = StatusError::expired(gone.to_string()).to_value();
-                            (watch_frame("ERROR", error.to_string().as_bytes()), false)
+                            let error = StatusError::expired(gone.to_string());
+                            (self.encoder.error(&error), false)
                         }
                     });
                 }
                 _ = self.bookmark_at.tick(), if self.bookmarks => {
                     if let Some(item) = self.watcher.bookmark() {
-                        return Some((self.encoder.frames(&[item], true), true));
+                        return Some(self.encoder.frames(&[item], true));
                     }
                 }
                 () = tokio::time::sleep_until(self.end) => return None,
@@ -168,41 +141,71 @@ impl WatchStream {
 /// Writes watch messages in the form that the client asked for.
 struct Encoder {
     kind: Arc<Kind>,
-    format: Format,
+    accept: Accept,
     include: IncludeObject,
     header: Header,
     server: Arc<Server>,
 }
 
 impl Encoder {
-    fn frames(&mut self, items: &[WatchItem], bookmarks: bool) -> Bytes {
+    /// The messages of `items`, and whether more may follow.
+    fn frames(&mut self, items: &[WatchItem], bookmarks: bool) -> (Bytes, bool) {
         let mut out = BytesMut::new();
         for item in items {
-            let frame = match item {
-                WatchItem::Added(obj) => watch_frame("ADDED", &self.object(obj)),
-                WatchItem::Modified(obj) => watch_frame("MODIFIED", &self.object(obj)),
-                WatchItem::Deleted(obj) => watch_frame("DELETED", &self.object(obj)),
-                WatchItem::Bookmark { .. } if !bookmarks => continue,
-                WatchItem::Bookmark { rv, initial_end } => {
-                    watch_frame("BOOKMARK", &self.bookmark(*rv, *initial_end))
+            let frame = match self.item(item, bookmarks) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => continue,
+                // The client must not believe that it saw the change.
+                Err(fault) => {
+                    out.extend_from_slice(&self.error(&fault));
+                    return (out.freeze(), false);
                 }
             };
             if items.len() == 1 {
-                return frame;
+                return (frame, true);
             }
             out.extend_from_slice(&frame);
         }
-        out.freeze()
+        (out.freeze(), true)
     }
 
-    fn object(&mut self, obj: &Arc<Obj>) -> Bytes {
-        if self.format == Format::Plain && self.kind.view.is_none() {
-            return obj.json.clone();
+    fn item(&mut self, item: &WatchItem, bookmarks: bool) -> Result<Option<Bytes>, StatusError> {
+        let (event, object) = match item {
+            WatchItem::Added(obj) => ("ADDED", self.object(obj)?),
+            WatchItem::Modified(obj) => ("MODIFIED", self.object(obj)?),
+            WatchItem::Deleted(obj) => ("DELETED", self.object(obj)?),
+            WatchItem::Bookmark { .. } if !bookmarks => return Ok(None),
+            WatchItem::Bookmark { rv, initial_end } => {
+                ("BOOKMARK", self.bookmark(*rv, *initial_end)?)
+            }
+        };
+        Ok(Some(self.frame(event, &object)))
+    }
+
+    fn error(&self, error: &StatusError) -> Bytes {
+        let status = error.to_value();
+        let object = self.coded(&status);
+        self.frame("ERROR", &object.unwrap_or_default())
+    }
+
+    fn frame(&self, event: &str, object: &[u8]) -> Bytes {
+        match self.accept.codec {
+            Codec::Json => json_frame(event, object),
+            Codec::Protobuf => Bytes::from(transcode::watch_frame(event, object)),
         }
-        self.value(&Server::shown(&self.kind, obj))
     }
 
-    fn bookmark(&mut self, rv: u64, initial_end: bool) -> Bytes {
+    fn object(&mut self, obj: &Arc<Obj>) -> Result<Bytes, StatusError> {
+        match (self.accept.format, self.accept.codec, self.kind.view) {
+            (Format::Plain, Codec::Json, None) => Ok(obj.json.clone()),
+            (Format::Plain, Codec::Protobuf, None) => {
+                object_body(self.server.schema, &self.kind, obj)
+            }
+            _ => self.value(&Server::shown(&self.kind, obj)),
+        }
+    }
+
+    fn bookmark(&mut self, rv: u64, initial_end: bool) -> Result<Bytes, StatusError> {
         let mut meta = json!({"resourceVersion": rv.to_string(), "creationTimestamp": null});
         if initial_end {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -213,9 +216,9 @@ impl Encoder {
         self.value(&value)
     }
 
-    fn value(&mut self, value: &Value) -> Bytes {
-        let shown = match self.format {
-            Format::Plain => value.clone(),
+    fn value(&mut self, value: &Value) -> Result<Bytes, StatusError> {
+        let shown = match self.accept.format {
+            Format::Plain => return self.coded(value),
             Format::Metadata(version) => tables::partial_metadata(value, version),
             Format::Table(version) => {
                 let meta = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
@@ -234,6 +237,24 @@ impl Encoder {
                 )
             }
         };
-        Bytes::from(shown.to_string())
+        self.coded(&shown)
     }
+
+    fn coded(&self, value: &Value) -> Result<Bytes, StatusError> {
+        match self.accept.codec {
+            Codec::Json => Ok(Bytes::from(value.to_string())),
+            Codec::Protobuf => value_body(self.server.schema, value),
+        }
+    }
+}
+
+/// `{"type":…,"object":…}` of one watch message.
+fn json_frame(event: &str, object: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(object.len() + 32);
+    frame.extend_from_slice(b"{\"type\":\"");
+    frame.extend_from_slice(event.as_bytes());
+    frame.extend_from_slice(b"\",\"object\":");
+    frame.extend_from_slice(object);
+    frame.extend_from_slice(b"}\n");
+    Bytes::from(frame)
 }

@@ -8,9 +8,11 @@
 mod encode;
 mod peek;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use proto_api::schema::{Schema, TypeId};
+use proto_api::transcode::{self, TranscodeError};
 use serde_json::Value;
 
 pub use self::encode::{EncodeError, encode, parse_store_key, store_key};
@@ -50,6 +52,8 @@ pub struct Obj {
     /// Values of the kind's selectable fields, in the kind's order.
     pub fields: Box<[Box<str>]>,
     rv_text: std::ops::Range<usize>,
+    /// The object as a bare protobuf message, made when first asked for.
+    message: OnceLock<Bytes>,
 }
 
 /// Versions are told apart by their revision: one names one content.
@@ -83,6 +87,7 @@ impl Obj {
             meta,
             fields,
             rv_text,
+            message: OnceLock::new(),
         })
     }
 
@@ -102,7 +107,20 @@ impl Obj {
             meta: self.meta.clone(),
             fields: self.fields.clone(),
             rv_text,
+            message: OnceLock::new(),
         }
+    }
+
+    /// The object as a bare protobuf message of type `id`, encoded once and shared by all readers.
+    ///
+    /// # Errors
+    /// The object does not fit its schema.
+    pub fn message(&self, schema: &Schema, id: TypeId) -> Result<Bytes, TranscodeError> {
+        if let Some(made) = self.message.get() {
+            return Ok(made.clone());
+        }
+        let made = Bytes::from(transcode::message(schema, id, &self.value())?);
+        Ok(self.message.get_or_init(|| made).clone())
     }
 
     /// The object as a JSON tree.

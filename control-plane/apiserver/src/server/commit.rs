@@ -73,6 +73,7 @@ impl Server {
                     .await?
             }
         };
+        let is_committed = rev > 0;
         match (stored, change) {
             (Some(stored), change) => {
                 let rev = match (&change, rev) {
@@ -80,6 +81,11 @@ impl Server {
                     (Change::Replace(_, old), 0) => old.rv,
                     _ => rev,
                 };
+                // The cache has it as a rule: the same bytes are not read twice.
+                let cached = self.cache.of(kind).get(&target.key);
+                if let Some(cached) = cached.filter(|cached| cached.rv == rev && is_committed) {
+                    return Ok(cached);
+                }
                 let made =
                     Obj::from_stored(target.key.clone(), &stored, rev, |p| kind.read_fields(p));
                 made.map(Arc::new)

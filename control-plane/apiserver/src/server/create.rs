@@ -70,7 +70,10 @@ impl Server {
                 Ok(obj) => return Ok(obj),
                 Err(CommitFault::Refused(error)) => return Err(error),
                 Err(CommitFault::Stale) if !generated => return Err(exists()),
-                Err(CommitFault::Stale) if attempt >= ATTEMPTS_MAX => return Err(exists()),
+                Err(CommitFault::Stale) if attempt >= ATTEMPTS_MAX => {
+                    let resource = kind.group_resource();
+                    return Err(StatusError::no_unique_name(resource, &target.key.name));
+                }
                 Err(CommitFault::NumberTaken) if attempt >= ATTEMPTS_MAX => {
                     let message = "no free service address or node port was found; try again";
                     return Err(StatusError::new(500, "ServerTimeout", message));

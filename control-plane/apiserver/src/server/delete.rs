@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -11,7 +13,7 @@ use super::{Server, Target, WriteContext, timestamp};
 use crate::cache::ListRequest;
 use crate::object::Obj;
 use crate::registry::{Graceful, Kind};
-use crate::status::StatusError;
+use crate::status::{GroupResource, StatusError};
 use crate::tree;
 
 /// Finalizer of a foreground deletion: the owner waits for its dependents.
@@ -19,6 +21,8 @@ pub(super) const FOREGROUND: &str = "foregroundDeletion";
 /// Finalizer of an orphaning deletion: the dependents are released first.
 pub(super) const ORPHAN: &str = "orphan";
 const RETRIES_MAX: usize = 16;
+/// How many objects of a collection are being deleted at a time.
+const DELETIONS_AT_ONCE: usize = 16;
 
 /// What happens to dependents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,19 +126,34 @@ impl Server {
         context: &WriteContext,
     ) -> Result<Vec<Arc<Obj>>, StatusError> {
         let page = self.list(kind, list).await?;
-        for obj in &page.items {
+        let deletion = |obj: &Arc<Obj>| -> BoxFuture<'_, Result<(), StatusError>> {
             let target = Target {
                 kind: Arc::clone(kind),
                 key: obj.key.clone(),
                 subresource: None,
             };
-            match self.delete(&target, request, context).await {
-                Ok(_) => {}
-                Err(error) if error.code == 404 => {}
-                Err(error) => return Err(error),
-            }
-        }
+            Box::pin(self.delete_if_there(target, request, context))
+        };
+        let deletions: Vec<_> = page.items.iter().map(deletion).collect();
+        // Several at a time share a commit's wait for the disk.
+        futures::stream::iter(deletions)
+            .buffer_unordered(DELETIONS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
         Ok(page.items)
+    }
+
+    async fn delete_if_there(
+        &self,
+        target: Target,
+        request: &DeleteRequest,
+        context: &WriteContext,
+    ) -> Result<(), StatusError> {
+        match self.delete(&target, request, context).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code == 404 => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sets deletion time and grace; a second deletion can only shorten the time.
@@ -165,12 +184,17 @@ impl Server {
 }
 
 fn check(target: &Target, current: &Obj, wanted: &Preconditions) -> Result<(), StatusError> {
-    let resource = target.kind.group_resource();
+    // Upstream names the kind here, where others name the resource.
+    let resource = GroupResource {
+        group: target.kind.group,
+        resource: target.kind.kind,
+    };
     if let Some(uid) = &wanted.uid
         && **uid != *current.meta.uid
     {
         let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object \
+             might have been deleted and then recreated",
             current.meta.uid
         );
         return Err(StatusError::conflict(resource, &target.key.name, &why));
@@ -179,8 +203,8 @@ fn check(target: &Target, current: &Obj, wanted: &Preconditions) -> Result<(), S
         && *rv != current.rv.to_string()
     {
         let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {rv}, ResourceVersion in \
-             object meta: {}",
+            "the ResourceVersion in the precondition ({rv}) does not match the ResourceVersion in \
+             record ({}). The object might have been modified",
             current.rv
         );
         return Err(StatusError::conflict(resource, &target.key.name, &why));

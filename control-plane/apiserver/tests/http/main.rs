@@ -8,7 +8,10 @@
 
 mod authority;
 mod client;
+mod encodings;
+mod limits;
 mod nodes;
+mod rules;
 
 use std::sync::Arc;
 use std::time::Duration;
