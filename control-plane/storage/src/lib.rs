@@ -13,6 +13,7 @@ mod faulty;
 mod history;
 mod memory;
 mod model;
+mod snapshot;
 mod store;
 
 pub use compactor::compact_regularly;
@@ -25,4 +26,5 @@ pub use model::{
     Batch, COMMIT_BYTES_MAX, Caps, Change, Commit, Current, Entry, Expect, KEY_BYTES_MAX, OPS_MAX,
     Op, Rev, check_ops,
 };
+pub use snapshot::{SnapshotError, SnapshotSummary, read_snapshot, save_snapshot};
 pub use store::{ChangeStream, Load, PageStream, Store};

@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/lock     held (flock) while a process has the store open
 //! <dir>/format   the format's name and version, in words
+//! <dir>/probe    written and removed to see whether the disk takes writes again
 //! <dir>/head     the newest acknowledged revision, 16 bytes, overwritten in place
 //! <dir>/db/      the engine's files
 //! ```
@@ -22,6 +23,9 @@ use crate::model::Rev;
 
 /// What the `format` file says.
 pub(crate) const FORMAT: &str = "skep-store 1";
+
+/// What must fit on the disk again before the engine is opened again.
+const PROBE_BYTES: usize = 1 << 20;
 
 /// The open directory. The lock is held until it is dropped.
 #[derive(Debug)]
@@ -59,6 +63,22 @@ impl DataDir {
 
     pub(crate) fn engine_path(&self) -> PathBuf {
         self.path.join("db")
+    }
+
+    /// Whether the disk takes and keeps a file again.
+    pub(crate) fn probe(&self) -> Result<(), StoreError> {
+        let path = self.path.join("probe");
+        let tried = File::create(&path).and_then(|mut file| {
+            file.write_all(&vec![0xa5; PROBE_BYTES])?;
+            file.sync_all()
+        });
+        let removed = fs::remove_file(&path);
+        tried.and(removed).map_err(|error| {
+            StoreError::with(
+                format!("write to the disk of {}", self.path.display()),
+                error,
+            )
+        })
     }
 
     /// The newest revision that was acknowledged for certain. 0: none is known.

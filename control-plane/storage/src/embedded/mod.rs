@@ -7,6 +7,7 @@ mod dir;
 mod index;
 mod log;
 mod record;
+mod restore;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{ChangesError, CommitError, CompactError, LoadError, OpenError, StoreError};
@@ -58,6 +60,23 @@ impl EmbeddedStore {
             .map_err(|error| StoreError::with("open the store", error))?
     }
 
+    /// Makes a store in `dir`, which must hold none, from a snapshot of revision `rev`. Entries keep
+    /// their revisions; the store begins at the returned one, far above, so that whoever followed
+    /// the old store lists again.
+    ///
+    /// # Errors
+    /// [`OpenError`]; what was written until then is no store.
+    pub async fn restore(
+        dir: impl Into<PathBuf>,
+        rev: Rev,
+        entries: Vec<Entry>,
+    ) -> Result<Rev, OpenError> {
+        let dir = dir.into();
+        tokio::task::spawn_blocking(move || restore::restore(&dir, rev, entries))
+            .await
+            .map_err(|error| StoreError::with("restore the store", error))?
+    }
+
     fn open_blocking(dir: &Path) -> Result<Self, OpenError> {
         let dir = DataDir::open(dir)?;
         let head = dir.head()?;
@@ -72,7 +91,7 @@ impl EmbeddedStore {
             "store opened"
         );
         let shared = Arc::new(Shared {
-            log,
+            log: RwLock::new(Some(log)),
             history: History::new(rev, HISTORY_BYTES_MAX),
             compacted: AtomicU64::new(compacted.0),
         });
@@ -249,9 +268,9 @@ impl Reader {
 
     /// Reads a piece of the log, up to what is published.
     async fn catch_up(&mut self, upto: Rev) -> Result<(), ChangesError> {
-        let (after, log) = (self.after, self.shared.log.clone());
+        let (after, shared) = (self.after, Arc::clone(&self.shared));
         let read = move || {
-            let view = log.view();
+            let view = shared.view()?;
             let compacted = view.compacted()?;
             if after < compacted {
                 return Ok(Err(ChangesError::Compacted { after, compacted }));

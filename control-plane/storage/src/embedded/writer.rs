@@ -1,19 +1,21 @@
 //! The one thread that writes: drain the queue, evaluate, append, sync, publish, acknowledge.
 //!
 //! Everything that waits while a sync runs goes into the next batch: the disk sets the pace. No
-//! caller and no stream sees a commit before its sync. After a failed write the thread takes
-//! nothing more, because the memory may then be ahead of the disk; a restart reads the truth.
+//! caller and no stream sees a commit before its sync. After a failed write the thread takes no
+//! commit, because the memory is ahead of the disk then: as soon as the disk takes writes again the
+//! log is opened anew and read, and what it holds is the truth. Readers go on meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::embedded::dir::DataDir;
 use crate::embedded::index::{Index, Slot};
-use crate::embedded::log::{Log, LogView};
+use crate::embedded::log::{Log, LogView, Recovered};
 use crate::embedded::record::{Mark, Place, Record};
 use crate::error::{CommitError, CompactError, StoreError};
 use crate::history::History;
@@ -23,6 +25,9 @@ use crate::model::{Batch, Change, Commit, Current, OPS_MAX, Op, Rev};
 const GROUP_COMMITS_MAX: usize = 1024;
 /// Bytes in one batch, about.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// Between two looks at a disk that does not take writes.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
 
 type CommitReply = oneshot::Sender<Result<Commit, CommitError>>;
 
@@ -53,10 +58,30 @@ pub(crate) struct LoadStart {
 /// What the thread shares with readers.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) log: Log,
+    /// `None` while it is opened anew.
+    pub(crate) log: RwLock<Option<Log>>,
     pub(crate) history: History,
     /// Mirrors the mark on disk.
     pub(crate) compacted: AtomicU64,
+}
+
+impl Shared {
+    fn log(&self) -> Result<Log, StoreError> {
+        let log = self.log.read().clone();
+        log.ok_or_else(|| StoreError::new("the store is being opened again after a failed write"))
+    }
+
+    /// A consistent view of the log.
+    pub(crate) fn view(&self) -> Result<LogView, StoreError> {
+        self.log().map(|log| log.view())
+    }
+}
+
+/// Why nothing is taken, and when to look again.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    error: StoreError,
+    retry_at: Instant,
 }
 
 #[derive(Debug)]
@@ -65,7 +90,7 @@ pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) index: Index,
     pub(crate) rev: Rev,
-    pub(crate) failed: Option<StoreError>,
+    pub(crate) failed: Option<Failed>,
 }
 
 /// What one batch will write, and whom it answers.
@@ -87,9 +112,10 @@ impl Writer {
     ) {
         let mut next = None;
         loop {
+            self.recover_when_due();
             let command = match next.take() {
                 Some(command) => command,
-                None => match timer.block_on(wait(&mut queue, self.next_deadline())) {
+                None => match timer.block_on(wait(&mut queue, self.next_look())) {
                     Wait::Command(command) => command,
                     Wait::Deadline => {
                         self.expire();
@@ -109,12 +135,71 @@ impl Writer {
         self.shared.history.close();
     }
 
-    fn next_deadline(&self) -> Option<u64> {
-        if self.failed.is_some() {
-            None
-        } else {
-            self.index.next_deadline_ms()
+    /// Until something is to be done without being asked: an expiry, or a look at the disk.
+    fn next_look(&self) -> Option<Duration> {
+        match &self.failed {
+            Some(failed) => Some(failed.retry_at.saturating_duration_since(Instant::now())),
+            None => {
+                let deadline_ms = self.index.next_deadline_ms()?;
+                Some(Duration::from_millis(deadline_ms.saturating_sub(unix_ms())))
+            }
         }
+    }
+
+    fn fail(&mut self, error: StoreError) {
+        tracing::error!(%error, revision = %self.rev, "the store cannot write; reads go on");
+        let retry_at = Instant::now() + RETRY_EVERY;
+        self.failed = Some(Failed { error, retry_at });
+    }
+
+    fn recover_when_due(&mut self) {
+        let due = |failed: &Failed| failed.retry_at <= Instant::now();
+        if !self.failed.as_ref().is_some_and(due) {
+            return;
+        }
+        match self.open_again() {
+            Ok(()) => {
+                tracing::info!(revision = %self.rev, "the store writes again");
+                self.failed = None;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the store cannot write yet");
+                let retry_at = Instant::now() + RETRY_EVERY;
+                self.failed = Some(Failed { error, retry_at });
+            }
+        }
+    }
+
+    /// Reads the truth from the disk. What is there beyond what was published was in the failed
+    /// batch; it is made durable before anybody sees it.
+    fn open_again(&mut self) -> Result<(), StoreError> {
+        self.dir.probe()?;
+        // The engine lets go of its directory when the last handle is gone; until then opening fails.
+        drop(self.shared.log.write().take());
+        let again = |error| StoreError::with("open the store again", error);
+        let log = Log::open(&self.dir).map_err(again)?;
+        let published = self.shared.history.published();
+        let Recovered {
+            index,
+            rev,
+            compacted,
+        } = log.recover(published).map_err(again)?;
+        let batches = if rev > published {
+            log.write_again(published, rev)?;
+            log.view().batches(published, rev, usize::MAX)?
+        } else {
+            Vec::new()
+        };
+        let head = self.dir.set_head(rev);
+        head.map_err(|error| StoreError::with("write the head again", error))?;
+        self.index = index;
+        self.rev = rev;
+        self.shared.compacted.store(compacted.0, Ordering::Relaxed);
+        *self.shared.log.write() = Some(log);
+        if !batches.is_empty() {
+            self.shared.history.publish(batches);
+        }
+        Ok(())
     }
 
     /// Commits the given operations and all that wait behind them. Returns the command that ended
@@ -126,7 +211,7 @@ impl Writer {
         queue: &mut mpsc::Receiver<Command>,
     ) -> Option<Command> {
         if let Some(failed) = &self.failed {
-            answer(reply, Err(CommitError::Unavailable(failed.clone())));
+            answer(reply, Err(CommitError::Unavailable(failed.error.clone())));
             return None;
         }
         let now_ms = unix_ms();
@@ -248,7 +333,7 @@ impl Writer {
         let record = match in_group {
             Some((_, bytes)) => Record::decode(place, bytes)
                 .map_err(|error| StoreError::with(format!("record {place}"), error)),
-            None => self.shared.log.view().get(place),
+            None => self.shared.view().and_then(|view| view.get(place)),
         };
         let record = record.map_err(CommitError::Unavailable)?;
         let value = Bytes::copy_from_slice(record.value.as_deref().unwrap_or_default());
@@ -272,21 +357,22 @@ impl Writer {
                 .for_each(|(reply, result)| answer(reply, result));
             return;
         }
-        let written = self.shared.log.append(records, &stale).and_then(|()| {
-            self.dir.set_head(self.rev).map_err(|error| {
-                StoreError::with(
-                    format!("write {}", self.dir.path().join("head").display()),
-                    error,
-                )
-            })
-        });
+        let log = self.shared.log();
+        let written = log
+            .and_then(|log| log.append(records, &stale))
+            .and_then(|()| {
+                self.dir.set_head(self.rev).map_err(|error| {
+                    StoreError::with(
+                        format!("write {}", self.dir.path().join("head").display()),
+                        error,
+                    )
+                })
+            });
         if let Err(error) = written {
-            tracing::error!(%error, revision = %self.rev, "storage failed; restart the process");
             for (reply, _) in replies {
                 answer(reply, Err(CommitError::Unknown(error.clone())));
             }
-            self.failed = Some(error);
-            self.shared.history.close();
+            self.fail(error);
             return;
         }
         self.shared.history.publish(batches);
@@ -296,6 +382,9 @@ impl Writer {
     }
 
     fn expire(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
         let now_ms = unix_ms();
         let ops = self.index.expired(now_ms, OPS_MAX);
         if ops.is_empty() {
@@ -310,20 +399,20 @@ impl Writer {
 
     fn load(&self) -> Result<LoadStart, StoreError> {
         match &self.failed {
-            Some(failed) => Err(failed.clone()),
+            Some(failed) => Err(failed.error.clone()),
             None => Ok(LoadStart {
                 rev: self.rev,
                 index: self.index.clone(),
-                view: self.shared.log.view(),
+                view: self.shared.view()?,
             }),
         }
     }
 
     /// The mark first, then the removals in ascending order: a start that finds only some of them
     /// done sees a key's newest record in any case.
-    fn compact(&self, upto: Rev) -> Result<(), CompactError> {
+    fn compact(&mut self, upto: Rev) -> Result<(), CompactError> {
         if let Some(failed) = &self.failed {
-            return Err(CompactError::Failed(failed.clone()));
+            return Err(CompactError::Failed(failed.error.clone()));
         }
         if upto > self.rev {
             return Err(CompactError::Future {
@@ -338,29 +427,30 @@ impl Writer {
         let stale = self
             .stale_between(compacted, upto)
             .map_err(CompactError::Failed)?;
-        let mark = Mark {
+        let forgotten = self.forget(upto, &stale);
+        forgotten.map_err(|error| {
+            self.fail(error.clone());
+            CompactError::Failed(error)
+        })
+    }
+
+    fn forget(&self, upto: Rev, stale: &[Place]) -> Result<(), StoreError> {
+        let log = self.shared.log()?;
+        log.set_mark(Mark {
             compacted: upto,
             live: self.index.len(),
-        };
-        self.shared
-            .log
-            .set_mark(mark)
-            .map_err(CompactError::Failed)?;
+        })?;
         self.shared.compacted.store(upto.0, Ordering::Relaxed);
         self.shared.history.cut(upto);
-        let mut rest = stale.as_slice();
+        let mut rest = stale;
         while !rest.is_empty() {
-            rest = self
-                .shared
-                .log
-                .remove_chunk(rest)
-                .map_err(CompactError::Failed)?;
+            rest = log.remove_chunk(rest)?;
         }
         Ok(())
     }
 
     fn stale_between(&self, after: Rev, upto: Rev) -> Result<Vec<Place>, StoreError> {
-        let view = self.shared.log.view();
+        let view = self.shared.view()?;
         let mut stale = Vec::new();
         for place in view.places(after, upto)? {
             if !self.index.is_live(&view.get(place)?.key, place) {
@@ -377,11 +467,10 @@ enum Wait {
     Closed,
 }
 
-async fn wait(queue: &mut mpsc::Receiver<Command>, deadline_ms: Option<u64>) -> Wait {
-    let received = match deadline_ms {
+async fn wait(queue: &mut mpsc::Receiver<Command>, left: Option<Duration>) -> Wait {
+    let received = match left {
         None => queue.recv().await,
-        Some(deadline_ms) => {
-            let left = Duration::from_millis(deadline_ms.saturating_sub(unix_ms()));
+        Some(left) => {
             // Receiving is cancel-safe: a command is taken or it is not.
             match tokio::time::timeout(left, queue.recv()).await {
                 Ok(received) => received,

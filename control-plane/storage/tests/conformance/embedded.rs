@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use control_plane_storage::{ChangesError, EmbeddedStore, Expect, Op, OpenError, Rev, Store};
+use control_plane_storage::{
+    ChangesError, EmbeddedStore, Expect, Op, OpenError, Rev, Store, read_snapshot, save_snapshot,
+};
 use tempfile::TempDir;
 
 use crate::{commit, load, lossy, next, next_change, put, put_op, text};
@@ -196,4 +198,64 @@ async fn a_journal_that_turns_to_zeros_in_the_middle_stops_the_start() {
 #[tokio::test]
 async fn an_undamaged_journal_opens() {
     damaged(|_, _| {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_under_load_is_one_revision_and_a_restored_store_goes_on_above_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path().join("a")).await.unwrap();
+    for n in 0..2000 {
+        put(&store, &format!("k{n:04}"), "before").await;
+    }
+    let writes = async {
+        let mut n = 0;
+        loop {
+            // Both keys or none.
+            let value = n.to_string();
+            commit(
+                &store,
+                vec![put_op("left", &value), put_op("right", &value)],
+            )
+            .await;
+            n += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut bytes = Vec::new();
+    let saved = tokio::select! {
+        saved = save_snapshot(&store, &mut bytes, |_| true) => saved.unwrap(),
+        () = writes => panic!("writes end"),
+    };
+    let acknowledged = store.barrier().await.unwrap();
+    store.close().await;
+
+    let mut entries = Vec::new();
+    let read = read_snapshot(&mut &bytes[..], |entry| entries.push(entry)).await;
+    assert_eq!(read.unwrap(), saved);
+    let restored = dir.path().join("b");
+    let from = entries.clone();
+    let begin = EmbeddedStore::restore(&restored, saved.rev, from)
+        .await
+        .unwrap();
+    assert!(begin > acknowledged, "{begin}, {acknowledged}");
+    EmbeddedStore::restore(&restored, saved.rev, Vec::new())
+        .await
+        .expect_err("a store is not overwritten");
+    for _ in 0..2 {
+        let store = EmbeddedStore::open(&restored).await.unwrap();
+        let (rev, found) = load(&store, "k").await;
+        assert!(rev >= begin);
+        let expected: Vec<_> = entries
+            .iter()
+            .filter(|e| e.key[0] == b'k')
+            .cloned()
+            .collect();
+        assert_eq!(found, expected);
+        let of = |key: &'static str| entries.iter().find(move |entry| entry.key == key);
+        assert_eq!(of("left").map(|e| &e.value), of("right").map(|e| &e.value));
+        let error = next(&mut store.changes(saved.rev)).await.unwrap_err();
+        assert!(matches!(error, ChangesError::Compacted { .. }), "{error}");
+        assert_eq!(put(&store, "new", "1").await, rev.next());
+        store.close().await;
+    }
 }

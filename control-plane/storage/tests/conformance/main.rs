@@ -17,6 +17,7 @@ mod etcd_cluster;
 mod faulty;
 mod memory;
 mod model;
+mod power_loss;
 
 use std::sync::Arc;
 use std::time::Duration;

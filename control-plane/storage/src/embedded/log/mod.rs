@@ -107,6 +107,17 @@ impl Log {
             .map_err(|error| self.fault("write to", error))
     }
 
+    /// Writes records again that may be in memory only: after a failed sync the system may take pages
+    /// for written that are not.
+    pub(crate) fn write_again(&self, after: Rev, upto: Rev) -> Result<(), StoreError> {
+        let view = self.view();
+        let mut records = Vec::new();
+        for place in view.places(after, upto)? {
+            records.push((place, view.get(place)?.encode(place)));
+        }
+        self.append(records, &[])
+    }
+
     /// Sets the compaction mark, durably.
     pub(crate) fn set_mark(&self, mark: Mark) -> Result<(), StoreError> {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncData));
