@@ -41,7 +41,7 @@ pub enum Role {
 }
 
 /// The connection, or the stream, is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the SPDY stream is closed")]
 pub struct Closed;
 
@@ -141,11 +141,14 @@ impl Connection {
         };
         let drive = async move {
             let _end = End(table);
-            // Neither is polled after the other has ended, so nothing is lost by dropping it.
+            let mut reading = std::pin::pin!(reading.run(reader));
             tokio::select! {
-                read = reading.run(reader) => read,
-                written = write(outgoing, writer) => written,
+                read = &mut reading => return read,
+                written = write(outgoing, writer) => written?,
             }
+            // Until the peer has closed its side too: unread bytes would turn our close into a
+            // reset, and the peer could lose what we said last.
+            reading.await
         };
         (Self { accepted, handle }, drive)
     }
@@ -327,7 +330,7 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run<R>(&self, mut reader: R) -> io::Result<()>
+    async fn run<R>(self, mut reader: R) -> io::Result<()>
     where
         R: futures::Stream<Item = io::Result<Bytes>> + Unpin,
     {
@@ -335,9 +338,8 @@ impl Reading {
         while let Some(bytes) = reader.next().await {
             decoder.feed(&bytes?);
             while let Some(event) = decoder.next().map_err(invalid)? {
-                if self.take(event).await.is_err() {
-                    return Ok(());
-                }
+                // When nobody holds the connection any more, the rest is thrown away.
+                drop(self.take(event).await);
             }
         }
         Ok(())
