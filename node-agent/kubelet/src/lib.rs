@@ -23,4 +23,7 @@ pub use config::KubeletConfig;
 pub use image::archive::ArchiveError;
 pub use kubelet::{Kubelet, KubeletHandle, StartError};
 pub use runtime::Pin;
-pub use stream::{ExecOutput, ExecSession, LogSession, SessionInput, StreamError, StreamHandler};
+pub use stream::{
+    AgentAnswer, AgentOutput, AttachSession, ExecOutput, ExecSession, ForwardAt, ForwardInput,
+    ForwardOutput, ForwardSession, LogSession, SessionInput, StreamError, StreamHandler,
+};

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::resize::Amounts;
+
 /// Why a container is stopped; decides event text and whether hooks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopReason {
@@ -14,6 +16,8 @@ pub(crate) enum StopReason {
     LivenessFailed,
     StartupFailed,
     SpecChanged,
+    /// Its new resources take effect only at a start.
+    Resized,
     /// The runtime lost track of the container.
     StateUnknown,
 }
@@ -37,6 +41,11 @@ pub(crate) enum Action {
     },
     RemoveContainer {
         id: String,
+    },
+    ResizeContainer {
+        id: String,
+        container: String,
+        amounts: Amounts,
     },
     StopSandbox {
         id: String,
@@ -91,6 +100,11 @@ pub(crate) enum Outcome {
     },
     Remove {
         id: String,
+        result: Result<(), String>,
+    },
+    Resize {
+        id: String,
+        amounts: Amounts,
         result: Result<(), String>,
     },
     SandboxStop {

@@ -4,6 +4,7 @@ use proto_api::types::Time;
 use proto_api::types::core::v1::{ContainerStatus, PodCondition, PodStatus};
 
 use super::model::{self, Role};
+use super::resize;
 use super::step::Facts;
 
 const READY_TO_START: &str = "PodReadyToStartContainers";
@@ -47,6 +48,7 @@ pub(super) fn conditions(
     status: &PodStatus,
     initialized: bool,
     previous: &[PodCondition],
+    resizing: Option<resize::Told>,
 ) -> Vec<PodCondition> {
     let containers_ready = containers_ready(facts, status);
     let ready = ready(facts, &containers_ready, previous);
@@ -76,8 +78,17 @@ pub(super) fn conditions(
     let foreign = object.unwrap_or(previous).iter();
     let foreign = foreign
         .filter(|condition| !OWN.contains(&condition.type_.as_str()))
+        .filter(|condition| !resize::CONDITIONS.contains(&condition.type_.as_str()))
         .cloned();
-    own.chain(foreign).collect()
+    let resizing = resizing.map(|(kind, reason, message)| {
+        let holds = Verdict {
+            holds: true,
+            reason,
+            message,
+        };
+        condition(facts, kind, holds, previous)
+    });
+    own.chain(resizing).chain(foreign).collect()
 }
 
 fn condition(
@@ -109,7 +120,7 @@ fn initialized_verdict(facts: &Facts<'_>, status: &PodStatus, initialized: bool)
         .zip(&status.init_container_statuses)
         .filter(|((role, _), status)| match role {
             Role::Sidecar => status.started != Some(true),
-            Role::Init | Role::Main => !status.ready,
+            Role::Init | Role::Main | Role::Ephemeral => !status.ready,
         })
         .map(|(_, status)| status.name.as_str())
         .collect();

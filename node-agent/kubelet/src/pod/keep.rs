@@ -92,7 +92,7 @@ fn stop_if_unfit(
     stop(facts, container, active, why, memory, decision);
 }
 
-fn stop(
+pub(super) fn stop(
     facts: &Facts<'_>,
     container: &Container,
     active: &ObservedContainer,
@@ -114,6 +114,7 @@ fn stop(
         StopReason::PodEnds
         | StopReason::GraceShrunk
         | StopReason::SpecChanged
+        | StopReason::Resized
         | StopReason::StateUnknown => None,
     };
     let grace = probe

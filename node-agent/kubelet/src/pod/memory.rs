@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::action::{Failure, Outcome};
 use super::backoff::{Backoff, BackoffPolicy};
 use super::observed::Observed;
+use super::resize::Amounts;
 
 /// Progress of something that is needed once and may fail.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -123,6 +124,10 @@ pub(crate) struct Memory {
     pub(crate) busy: BTreeSet<String>,
     /// Calls that failed, by id: when to repeat them.
     pub(crate) retry_at: BTreeMap<String, Timestamp>,
+    /// What the running containers were given, by id.
+    pub(crate) amounts: BTreeMap<String, Amounts>,
+    /// Why the last resize of a container failed, by id.
+    pub(crate) resize_errors: BTreeMap<String, String>,
     /// Sandboxes known to be stopped and given back.
     pub(crate) stopped_sandboxes: BTreeSet<String>,
     pub(crate) termination: Option<Termination>,
@@ -197,6 +202,23 @@ impl Memory {
                 self.busy.remove(&id);
                 if result.is_err() {
                     self.note_failure(&id, now);
+                }
+            }
+            Outcome::Resize {
+                id,
+                amounts,
+                result,
+            } => {
+                self.busy.remove(&id);
+                match result {
+                    Ok(()) => {
+                        self.resize_errors.remove(&id);
+                        self.amounts.insert(id, amounts);
+                    }
+                    Err(message) => {
+                        self.note_failure(&id, now);
+                        self.resize_errors.insert(id, message);
+                    }
                 }
             }
             Outcome::SandboxStop { id, result } => {

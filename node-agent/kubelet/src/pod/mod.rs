@@ -7,6 +7,7 @@ mod keep;
 mod memory;
 pub(crate) mod model;
 pub(crate) mod observed;
+mod resize;
 mod status;
 mod step;
 mod terminate;
@@ -21,7 +22,7 @@ use proto_api::types::core::v1::PodStatus;
 use self::action::Notice;
 pub(crate) use self::memory::{Memory, Verdict};
 pub(crate) use self::status::StatusInputs;
-pub(crate) use self::step::{Decision, Facts, ProbeFacts, Probes, StepPolicy};
+pub(crate) use self::step::{Capacity, Decision, Facts, ProbeFacts, Probes, StepPolicy};
 pub(crate) use self::terminate::GRACE_MIN;
 
 /// Decides and describes: the actions of one step and the status to report. A pod that has come
@@ -33,6 +34,7 @@ pub(crate) fn advance(
 ) -> (Decision, PodStatus) {
     let expired = judge_deadline(facts, memory, inputs.previous);
     let mut decision = step::step(facts, memory);
+    resize::resize(facts, memory, inputs.previous, &mut decision);
     let mut status = status::pod_status(facts, memory, inputs);
     if memory.verdict.is_none()
         && let Some(phase) = terminal(&status)

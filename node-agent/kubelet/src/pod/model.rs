@@ -2,13 +2,14 @@
 //!
 //! Pure functions over the API's types. Changes when the API's meaning of a pod does.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use node_agent_state::{ObjectName, PodRef};
 use proto_api::types::Object as _;
-use proto_api::types::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret};
+use proto_api::types::core::v1::{ConfigMap, Container, EphemeralContainer, Pod, PodSpec, Secret};
 
 /// Grace period when the pod names none.
 const GRACE_DEFAULT_SECONDS: i64 = 30;
@@ -22,6 +23,8 @@ pub(crate) enum Role {
     Sidecar,
     /// What the pod is for.
     Main,
+    /// Added to a running pod to look into it: started once, never counted.
+    Ephemeral,
 }
 
 /// What is to become of a pod.
@@ -108,6 +111,11 @@ impl Target {
         spec(&self.pod)
     }
 
+    /// The container of that name, an ephemeral one included.
+    pub(crate) fn container(&self, name: &str) -> Option<(Role, Cow<'_, Container>)> {
+        any_container(self.spec(), name)
+    }
+
     pub(crate) fn reference(&self) -> PodRef {
         reference(&self.pod)
     }
@@ -144,6 +152,46 @@ pub(crate) fn containers(spec: &PodSpec) -> impl DoubleEndedIterator<Item = (Rol
     )
 }
 
+/// As [`container`], ephemeral ones included.
+pub(crate) fn any_container<'a>(
+    spec: &'a PodSpec,
+    name: &str,
+) -> Option<(Role, Cow<'a, Container>)> {
+    if let Some((role, container)) = container(spec, name) {
+        return Some((role, Cow::Borrowed(container)));
+    }
+    let mut all = spec.ephemeral_containers.iter();
+    let found = all.find(|container| container.name == name)?;
+    Some((Role::Ephemeral, Cow::Owned(as_container(found))))
+}
+
+/// The ephemeral containers, in the form of others.
+pub(crate) fn ephemeral(spec: &PodSpec) -> Vec<Container> {
+    spec.ephemeral_containers.iter().map(as_container).collect()
+}
+
+/// What an ephemeral container may say; probes, ports, resources and hooks it may not.
+fn as_container(from: &EphemeralContainer) -> Container {
+    Container {
+        name: from.name.clone(),
+        image: from.image.clone(),
+        image_pull_policy: from.image_pull_policy.clone(),
+        command: from.command.clone(),
+        args: from.args.clone(),
+        working_dir: from.working_dir.clone(),
+        env: from.env.clone(),
+        env_from: from.env_from.clone(),
+        volume_mounts: from.volume_mounts.clone(),
+        security_context: from.security_context.clone(),
+        stdin: from.stdin,
+        stdin_once: from.stdin_once,
+        tty: from.tty,
+        termination_message_path: from.termination_message_path.clone(),
+        termination_message_policy: from.termination_message_policy.clone(),
+        ..Container::default()
+    }
+}
+
 pub(crate) fn container<'a>(spec: &'a PodSpec, name: &str) -> Option<(Role, &'a Container)> {
     containers(spec).find(|(_, container)| container.name == name)
 }
@@ -168,7 +216,7 @@ pub(crate) fn restarts(spec: &PodSpec, role: Role, container: &Container, exit_c
         .as_deref()
         .or(spec.restart_policy.as_deref());
     match (role, policy) {
-        (_, Some("Never")) => false,
+        (Role::Ephemeral, _) | (_, Some("Never")) => false,
         (Role::Main | Role::Init, Some("OnFailure")) | (Role::Init, _) => exit_code != 0,
         (Role::Sidecar | Role::Main, _) => true,
     }
@@ -236,6 +284,16 @@ pub(crate) fn named_inputs(pod: &Pod) -> (Vec<String>, Vec<String>) {
                     .map(|key| key.name.clone()),
             );
             secrets.extend(source.secret_key_ref.as_ref().map(|key| key.name.clone()));
+        }
+    }
+    for container in ephemeral(spec) {
+        for source in container.env_from {
+            maps.extend(source.config_map_ref.map(|map| map.name));
+            secrets.extend(source.secret_ref.map(|secret| secret.name));
+        }
+        for source in container.env.into_iter().filter_map(|env| env.value_from) {
+            maps.extend(source.config_map_key_ref.clone().map(|key| key.name));
+            secrets.extend(source.secret_key_ref.clone().map(|key| key.name));
         }
     }
     for volume in &spec.volumes {

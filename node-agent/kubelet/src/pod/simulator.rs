@@ -214,6 +214,10 @@ impl Simulation {
         };
         let probes: BTreeMap<_, _> = running.map(|c| (c.id.clone(), facts_of)).collect();
         let policy = StepPolicy {
+            capacity: super::Capacity {
+                cpu_milli: 4000,
+                memory_bytes: 1 << 32,
+            },
             restart_backoff: BackoffPolicy::restarts(SignedDuration::from_secs(5)),
         };
         let none = BTreeMap::new();
@@ -323,6 +327,7 @@ impl Simulation {
                 };
                 self.answer(100..300, Outcome::Remove { id, result });
             }
+            Action::ResizeContainer { .. } => unreachable!("no pod here is resized"),
             Action::StopSandbox { id } => {
                 let at = self.later(1..200);
                 self.due

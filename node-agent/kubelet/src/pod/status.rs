@@ -17,6 +17,7 @@ use super::conditions;
 use super::memory::Memory;
 use super::model::{self, Role};
 use super::observed::{ObservedContainer, RunState};
+use super::resize;
 use super::step::{Facts, ProbeFacts};
 
 /// Exit code of a container that was lost: as if it had been killed.
@@ -46,7 +47,7 @@ pub(crate) fn pod_status(
         let status = container_status(facts, memory, inputs, (role, container), initialized);
         match role {
             Role::Init | Role::Sidecar => init_statuses.push(status),
-            Role::Main => main_statuses.push(status),
+            Role::Main | Role::Ephemeral => main_statuses.push(status),
         }
     }
     let (phase, reason, message) = match &memory.verdict {
@@ -71,6 +72,10 @@ pub(crate) fn pod_status(
         message,
         container_statuses: main_statuses,
         init_container_statuses: init_statuses,
+        ephemeral_container_statuses: model::ephemeral(spec)
+            .iter()
+            .map(|one| container_status(facts, memory, inputs, (Role::Ephemeral, one), true))
+            .collect(),
         host_ip: inputs.host_ips.first().map(ToString::to_string),
         host_ips: inputs
             .host_ips
@@ -90,8 +95,13 @@ pub(crate) fn pod_status(
         observed_generation: facts.target.pod.metadata.generation,
         ..PodStatus::default()
     };
-    status.conditions =
-        conditions::conditions(facts, &status, initialized, &inputs.previous.conditions);
+    status.conditions = conditions::conditions(
+        facts,
+        &status,
+        initialized,
+        &inputs.previous.conditions,
+        resize::told(facts, memory),
+    );
     status
 }
 
@@ -146,7 +156,7 @@ fn is_initialized(facts: &Facts<'_>, memory: &Memory) -> bool {
                                 .get(&active.id)
                                 .is_some_and(|probes| probes.started)
                     }),
-                    Role::Init | Role::Main => active.is_some_and(|active| {
+                    Role::Init | Role::Main | Role::Ephemeral => active.is_some_and(|active| {
                         active.state == RunState::Exited && active.exit_code == 0
                     }),
                 }
@@ -186,6 +196,7 @@ fn container_status(
     let probes = facts.probes.get(&newest.id).copied().unwrap_or_default();
     let running = state.running.is_some();
     let resources = container.resources.clone().filter(|_| running);
+    let (allocated, resources) = resize::shown(memory, inputs.previous, newest, resources);
     ContainerStatus {
         name: container.name.clone(),
         ready: is_ready(role, &state, probes),
@@ -200,10 +211,7 @@ fn container_status(
         image: container.image.clone().unwrap_or_default(),
         image_id: newest.image_id.clone(),
         container_id: Some(format!("containerd://{}", newest.id)),
-        allocated_resources: resources
-            .as_ref()
-            .map(|resources| resources.requests.clone())
-            .unwrap_or_default(),
+        allocated_resources: allocated,
         resources,
         ..ContainerStatus::default()
     }
@@ -216,6 +224,7 @@ fn is_ready(role: Role, state: &ContainerState, probes: ProbeFacts) -> bool {
             .as_ref()
             .is_some_and(|end| end.exit_code == 0),
         Role::Sidecar | Role::Main => state.running.is_some() && probes.started && probes.ready,
+        Role::Ephemeral => false,
     }
 }
 
@@ -315,6 +324,7 @@ fn unseen_status(
         .container_statuses
         .iter()
         .chain(&inputs.previous.init_container_statuses)
+        .chain(&inputs.previous.ephemeral_container_statuses)
         .find(|status| status.name == container.name);
     let failure = memory
         .containers
@@ -415,7 +425,7 @@ fn phase(
                 let is_started = is_running && status.started == Some(true);
                 pending_init |= !(started_before || is_started);
             }
-            Role::Init | Role::Main => match ended(&status.state) {
+            Role::Init | Role::Main | Role::Ephemeral => match ended(&status.state) {
                 Some(0) => {}
                 Some(code) if !model::restarts(spec, role, container, code) => failed_init = true,
                 Some(_) => pending_init = true,

@@ -34,6 +34,14 @@ pub(crate) type Probes = BTreeMap<String, ProbeFacts>;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepPolicy {
     pub(crate) restart_backoff: BackoffPolicy,
+    pub(crate) capacity: Capacity,
+}
+
+/// What pods may ask for on this node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Capacity {
+    pub(crate) cpu_milli: i64,
+    pub(crate) memory_bytes: i64,
 }
 
 /// Everything a step reads.
@@ -278,6 +286,15 @@ fn sync_containers(
             ensure_image(facts, container, memory, decision);
         }
     }
+    for container in model::ephemeral(spec) {
+        // Once only: not again in a new sandbox, nor after its remains were swept away.
+        let seen = facts.observed.newest(&container.name).is_some()
+            || facts.reported_restarts.contains_key(&container.name);
+        if !seen || memory.is_starting(&container.name) {
+            let role = Role::Ephemeral;
+            keep_container(facts, sandbox, (role, &container), None, memory, decision);
+        }
+    }
     for (role, container) in model::containers(spec) {
         let active = facts.observed.active(&sandbox.id, &container.name);
         if role == Role::Init && past_init && !memory.is_starting(&container.name) {
@@ -287,7 +304,7 @@ fn sync_containers(
         let passed = match role {
             Role::Init => active.is_some_and(|c| c.state == RunState::Exited && c.exit_code == 0),
             Role::Sidecar => past_init || active.is_some_and(|c| is_started(facts, memory, c)),
-            Role::Main => true,
+            Role::Main | Role::Ephemeral => true,
         };
         if !passed {
             return;

@@ -112,6 +112,10 @@ impl Scene {
             observed: &observed,
             probes: &self.probes,
             policy: StepPolicy {
+                capacity: super::Capacity {
+                    cpu_milli: 4000,
+                    memory_bytes: 1 << 32,
+                },
                 restart_backoff: BackoffPolicy::restarts(cap),
             },
             reported_restarts: &self.reported,

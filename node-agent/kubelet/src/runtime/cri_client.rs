@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -137,6 +137,19 @@ fn absent_is_fine(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> 
         Err(error) if error.is_not_found() => Ok(()),
         other => other,
     }
+}
+
+/// Reads the details that the runtime gives on request: the first process of the sandbox, else the
+/// path in its specification.
+fn namespace_of(info: &std::collections::HashMap<String, String>) -> Option<PathBuf> {
+    let info: serde_json::Value = serde_json::from_str(info.get("info")?).ok()?;
+    if let Some(pid) = info["pid"].as_u64().filter(|pid| *pid > 0) {
+        return Some(PathBuf::from(format!("/proc/{pid}/ns/net")));
+    }
+    let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array()?;
+    let network = namespaces.iter().find(|ns| ns["type"] == "network")?;
+    let path = network["path"].as_str().filter(|path| !path.is_empty())?;
+    Some(PathBuf::from(path))
 }
 
 #[async_trait]
@@ -340,6 +353,43 @@ impl Runtime for CriClient {
         })
     }
 
+    async fn attach(&self, request: cri::AttachRequest) -> Result<String, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let answer = bounded("Attach", SHORT, client.attach(request)).await?;
+        Ok(answer.url)
+    }
+
+    async fn network_namespace(&self, sandbox_id: &str) -> Result<PathBuf, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: sandbox_id.to_owned(),
+            verbose: true,
+        };
+        let call = "PodSandboxStatus";
+        let answer = bounded(call, SHORT, client.pod_sandbox_status(request)).await?;
+        namespace_of(&answer.info).ok_or_else(|| RuntimeError::NotFound {
+            call,
+            message: format!("the runtime does not tell the network namespace of {sandbox_id}"),
+        })
+    }
+
+    async fn update_resources(
+        &self,
+        id: &str,
+        resources: cri::LinuxContainerResources,
+    ) -> Result<(), RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(resources),
+            ..Default::default()
+        };
+        let call = client.update_container_resources(request);
+        bounded("UpdateContainerResources", SHORT, call)
+            .await
+            .map(drop)
+    }
+
     async fn image_status(&self, image: &str) -> Result<Option<cri::Image>, RuntimeError> {
         let mut client = self.images.clone();
         let request = cri::ImageStatusRequest {
@@ -372,5 +422,29 @@ impl Runtime for CriClient {
         Ok(bounded("ListImages", SHORT, client.list_images(request))
             .await?
             .images)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn the_network_namespace_is_that_of_the_first_process() {
+        let of = |text: &str| {
+            let info = HashMap::from([("info".to_owned(), text.to_owned())]);
+            namespace_of(&info)
+        };
+        let running = r#"{"pid":77,"runtimeSpec":{"linux":{"namespaces":[]}}}"#;
+        assert_eq!(of(running), Some(PathBuf::from("/proc/77/ns/net")));
+        let path = r#"{"pid":0,"runtimeSpec":{"linux":{"namespaces":
+            [{"type":"pid"},{"type":"network","path":"/run/netns/a"}]}}}"#;
+        assert_eq!(of(path), Some(PathBuf::from("/run/netns/a")));
+        for nothing in ["", "{}", r#"{"runtimeSpec":{"linux":{"namespaces":[]}}}"#] {
+            assert_eq!(of(nothing), None, "{nothing}");
+        }
+        assert_eq!(namespace_of(&HashMap::new()), None);
     }
 }

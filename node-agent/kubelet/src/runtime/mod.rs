@@ -4,6 +4,7 @@
 //! Must not know: why a pod needs a call. Data go to and come from the runtime's CRI v1 socket.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -141,6 +142,17 @@ pub trait Runtime: Send + Sync + 'static {
         command: Vec<String>,
         timeout: Duration,
     ) -> Result<ExecOutput, RuntimeError>;
+
+    /// Where to attach to the container's own process: an address of the runtime's stream server.
+    async fn attach(&self, request: cri::AttachRequest) -> Result<String, RuntimeError>;
+    /// The file that stands for a sandbox's network namespace.
+    async fn network_namespace(&self, sandbox_id: &str) -> Result<PathBuf, RuntimeError>;
+    /// Changes the limits of a running container.
+    async fn update_resources(
+        &self,
+        id: &str,
+        resources: cri::LinuxContainerResources,
+    ) -> Result<(), RuntimeError>;
 
     /// The image under this name, if it is present.
     async fn image_status(&self, image: &str) -> Result<Option<cri::Image>, RuntimeError>;

@@ -61,7 +61,8 @@ impl StreamHandler {
                 "you must specify at least 1 command for the container",
             ));
         }
-        let container_id = running_container(&summary.status, session)?;
+        let (_, container_id) =
+            running_container(&summary.status, &session.pod, &session.container)?;
         let request = ExecRequest {
             container_id,
             exec_id: format!("skep-{:016x}", self.chance.bits()),
@@ -87,21 +88,25 @@ fn refused(error: &NativeExecError) -> StreamError {
     }
 }
 
-fn running_container(status: &PodStatus, session: &ExecSession) -> Result<String, StreamError> {
-    let wanted = &session.container;
+/// Name and id of the container that is meant, which must run.
+pub(super) fn running_container(
+    status: &PodStatus,
+    pod: &str,
+    wanted: &str,
+) -> Result<(String, String), StreamError> {
     let mut all = status
         .container_statuses
         .iter()
-        .chain(&status.init_container_statuses);
+        .chain(&status.init_container_statuses)
+        .chain(&status.ephemeral_container_statuses);
     let found = if wanted.is_empty() {
         all.next()
     } else {
-        all.find(|status| &status.name == wanted)
+        all.find(|status| status.name == wanted)
     };
     let Some(found) = found else {
         return Err(StreamError::not_found(format!(
-            "container {wanted} is not valid for pod {}",
-            session.pod
+            "container {wanted} is not valid for pod {pod}"
         )));
     };
     let running = found
@@ -113,7 +118,7 @@ fn running_container(status: &PodStatus, session: &ExecSession) -> Result<String
         .as_ref()
         .and_then(|id| id.strip_prefix("containerd://"));
     match id.filter(|_| running) {
-        Some(id) => Ok(id.to_owned()),
+        Some(id) => Ok((found.name.clone(), id.to_owned())),
         None => Err(StreamError::internal(format!(
             "container not found (\"{}\")",
             found.name

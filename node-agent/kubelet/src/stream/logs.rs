@@ -98,6 +98,7 @@ fn container_id(status: &PodStatus, session: &LogSession) -> Result<String, Stre
             .container_statuses
             .iter()
             .chain(&status.init_container_statuses)
+            .chain(&status.ephemeral_container_statuses)
     };
     let found: Option<&ContainerStatus> = if wanted.is_empty() {
         status

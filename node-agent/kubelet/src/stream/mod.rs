@@ -1,10 +1,13 @@
-//! Logs and exec as the control plane asks for them on behalf of users.
+//! Logs, exec, attach and forwarded ports as the control plane asks for them on behalf of users.
 //!
 //! [`StreamHandler`] owns no task: a session is one future that its caller awaits and may drop.
 //! Data go through bounded channels, so a slow user slows the session and nothing else.
 
+mod agent;
+mod attach;
 mod exec;
 mod follow;
+mod forward;
 mod line;
 mod logs;
 
@@ -15,7 +18,10 @@ use crate::clock::{Chance, Clock};
 use crate::runtime::{ContainerdClient, Runtime};
 use crate::worker::{PodDirectory, PodSummary};
 
+pub use self::agent::{AgentAnswer, AgentOutput};
+pub use self::attach::AttachSession;
 pub use self::exec::{ExecOutput, ExecSession, SessionInput};
+pub use self::forward::{ForwardAt, ForwardInput, ForwardOutput, ForwardSession};
 pub use self::logs::LogSession;
 
 /// Why a session could not be served: an HTTP status and upstream's words.
@@ -51,7 +57,7 @@ impl StreamError {
     }
 }
 
-/// Serves log and exec sessions of this node's pods. Cheap to clone.
+/// Serves sessions of this node's pods. Cheap to clone.
 #[derive(Clone)]
 pub struct StreamHandler {
     pub(crate) pods: PodDirectory,

@@ -10,7 +10,7 @@ use proto_api::types::core::v1::Container;
 use tracing::debug;
 
 use super::{Context, hooks, start};
-use crate::container::resources::{pod_cgroup, pod_limits};
+use crate::container::resources::{CgroupLimits, container_resources, pod_cgroup, pod_limits};
 use crate::container::sandbox::{SandboxContext, sandbox_config};
 use crate::container::{dns, hosts};
 use crate::event::Kind;
@@ -86,6 +86,18 @@ pub(super) async fn execute(
         Action::RemoveContainer { id } => {
             let result = remove_container(context, &id).await;
             Outcome::Remove { id, result }
+        }
+        Action::ResizeContainer {
+            id,
+            container,
+            amounts,
+        } => {
+            let result = resize_container(context, target, &id, &container).await;
+            Outcome::Resize {
+                id,
+                amounts,
+                result,
+            }
         }
         Action::StopSandbox { id } => {
             let result = runtime
@@ -178,15 +190,8 @@ async fn run_sandbox(
         .acquire()
         .await
         .map_err(|error| error.to_string())?;
-    let cgroups = context.cgroups.clone();
-    let path = cgroup_of(context, target);
     let limits = pod_limits(target.spec(), Some(POD_PIDS_MAX));
-    blocking(move || {
-        cgroups
-            .apply(&path, limits)
-            .map_err(|error| error.to_string())
-    })
-    .await?;
+    apply_pod_limits(context, target, limits).await?;
     let config = build_sandbox_config(context, target, attempt).await;
     tokio::fs::create_dir_all(&config.log_directory)
         .await
@@ -204,7 +209,7 @@ async fn ensure_image(context: &Context, target: &Target, name: &str) -> Result<
         reason: "CreateContainerConfigError",
         message: String::new(),
     };
-    let (_, container) = model::container(target.spec(), name).ok_or_else(gone)?;
+    let (_, container) = target.container(name).ok_or_else(gone)?;
     let image = container.image.clone().unwrap_or_default();
     let request = PullRequest {
         image: image.clone(),
@@ -274,7 +279,8 @@ async fn stop_container(
     grace: Duration,
     why: StopReason,
 ) -> Result<(), String> {
-    let found = model::container(target.spec(), name).map(|(_, container)| container);
+    let found = target.container(name).map(|(_, container)| container);
+    let found = found.as_deref();
     let (runs_hook, message) = stop_words(name, why);
     if let Some(message) = message {
         context
@@ -321,6 +327,7 @@ fn stop_words(name: &str, why: StopReason) -> (bool, Option<String>) {
         StopReason::LivenessFailed => (true, because("failed liveness probe")),
         StopReason::StartupFailed => (true, because("failed startup probe")),
         StopReason::SpecChanged => (true, because("definition changed")),
+        StopReason::Resized => (true, because("resize requires restart")),
         StopReason::StateUnknown => (
             false,
             Some(format!(
@@ -328,6 +335,42 @@ fn stop_words(name: &str, why: StopReason) -> (bool, Option<String>) {
             )),
         ),
     }
+}
+
+/// Gives a running container what its spec says now. The pod's own cgroup must hold it before, and
+/// may be narrower only after.
+async fn resize_container(
+    context: &Context,
+    target: &Target,
+    id: &str,
+    name: &str,
+) -> Result<(), String> {
+    let (_, container) = model::container(target.spec(), name)
+        .ok_or_else(|| format!("container {name} is not in the pod"))?;
+    let limits = pod_limits(target.spec(), Some(POD_PIDS_MAX));
+    let widened = apply_pod_limits(context, target, limits).await;
+    let spec = target.spec();
+    let resources = container_resources(spec, container, context.memory_capacity);
+    let updated = context.runtime.update_resources(id, resources).await;
+    updated.map_err(|error| error.to_string())?;
+    match widened {
+        Ok(()) => Ok(()),
+        Err(_narrower_than_used) => apply_pod_limits(context, target, limits).await,
+    }
+}
+
+async fn apply_pod_limits(
+    context: &Context,
+    target: &Target,
+    limits: CgroupLimits,
+) -> Result<(), String> {
+    let (cgroups, path) = (context.cgroups.clone(), cgroup_of(context, target));
+    let apply = move || {
+        cgroups
+            .apply(&path, limits)
+            .map_err(|error| error.to_string())
+    };
+    blocking(apply).await
 }
 
 async fn remove_container(context: &Context, id: &str) -> Result<(), String> {
@@ -430,10 +473,10 @@ pub(super) async fn termination_message(
     let falls_back = |container: &Container| {
         container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError")
     };
-    let found = model::container(target.spec(), &ended.name);
+    let found = target.container(&ended.name);
     let use_log = text.is_empty()
         && ended.exit_code != 0
-        && found.is_some_and(|(_, container)| falls_back(container));
+        && found.is_some_and(|(_, container)| falls_back(&container));
     if !use_log {
         return text;
     }

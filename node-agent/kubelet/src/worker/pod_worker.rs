@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use node_agent_state::{PodRef, UpstreamError};
+use proto_api::types::Quantity;
 use proto_api::types::core::v1::PodStatus;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -23,7 +24,7 @@ use crate::pod::action::{Action, Notice, Outcome};
 use crate::pod::backoff::BackoffPolicy;
 use crate::pod::model::{self, Target, Wanted};
 use crate::pod::observed::{Observed, RunState};
-use crate::pod::{self, Decision, Facts, Memory, StatusInputs, StepPolicy, Verdict};
+use crate::pod::{self, Capacity, Decision, Facts, Memory, StatusInputs, StepPolicy, Verdict};
 use crate::probe::ProbeSet;
 
 /// Looks again this long after a hint, whatever was seen in between: the runtime's event may be
@@ -220,6 +221,7 @@ impl PodWorker {
             probes: &self.probes.facts(),
             policy: StepPolicy {
                 restart_backoff: BackoffPolicy::restarts(cap),
+                capacity: capacity(&self.context.allocatable),
             },
             reported_restarts: &self.reported_restarts,
             now: self.context.clock.now(),
@@ -336,7 +338,8 @@ impl PodWorker {
                 events.pod(pod, Some(container), Kind::Warning, "BackOff", message);
             }
             Notice::ImageBackOff { container } => {
-                let image = model::container(target.spec(), container)
+                let image = target
+                    .container(container)
                     .and_then(|(_, container)| container.image.clone())
                     .unwrap_or_default();
                 let message = format!("Back-off pulling image \"{image}\"");
@@ -415,11 +418,21 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
     }
 }
 
+fn capacity(allocatable: &BTreeMap<String, Quantity>) -> Capacity {
+    let cpu = allocatable.get("cpu").and_then(Quantity::milli_value);
+    let memory = allocatable.get("memory").and_then(Quantity::value);
+    Capacity {
+        cpu_milli: cpu.unwrap_or(i64::MAX),
+        memory_bytes: memory.unwrap_or(i64::MAX),
+    }
+}
+
 fn reported_restarts(status: &PodStatus) -> BTreeMap<String, u32> {
     let statuses = status
         .container_statuses
         .iter()
-        .chain(&status.init_container_statuses);
+        .chain(&status.init_container_statuses)
+        .chain(&status.ephemeral_container_statuses);
     statuses
         .filter(|status| status.container_id.is_some())
         .map(|status| {

@@ -20,6 +20,7 @@ use crate::container::{ConfigError, fields::FieldContext, security};
 use crate::event::Kind;
 use crate::pod::action::{Failure, StartContainer};
 use crate::pod::model::{self, Role, Target};
+use crate::runtime::labels;
 use crate::volume::{self, bind_sub_path};
 
 /// A hook that never ends holds the start at most this long.
@@ -44,7 +45,7 @@ pub(super) async fn start(
     wanted: &StartContainer,
     pod_ips: &[String],
 ) -> Result<(), Failure> {
-    let Some((role, container)) = model::container(target.spec(), &wanted.container) else {
+    let Some((role, container)) = target.container(&wanted.container) else {
         return Err(config_error(format!(
             "container {} is not in the pod",
             wanted.container
@@ -56,7 +57,7 @@ pub(super) async fn start(
         .await
         .map_err(|error| config_error(error.to_string()))?;
     let result =
-        configured_start(context, shared, target, wanted, (role, container), pod_ips).await;
+        configured_start(context, shared, target, wanted, (role, &container), pod_ips).await;
     if let Err(failure) = &result {
         let message = format!("Error: {}", failure.message);
         context.events.pod(
@@ -68,7 +69,7 @@ pub(super) async fn start(
         );
     }
     let id = result?;
-    post_start(context, target, container, &id, pod_ips).await
+    post_start(context, target, &container, &id, pod_ips).await
 }
 
 async fn configured_start(
@@ -81,7 +82,10 @@ async fn configured_start(
 ) -> Result<String, Failure> {
     let sandbox = sandbox_config_of(context, shared, target).await;
     let ips = sandbox_ips(context, target, &wanted.sandbox_id, pod_ips).await?;
-    let config = configure(context, target, wanted, (role, container), &ips).await?;
+    let mut config = configure(context, target, wanted, (role, container), &ips).await?;
+    if role == Role::Ephemeral {
+        join_target(context, target, &container.name, &mut config).await?;
+    }
     let pod = &target.pod;
     let log = PathBuf::from(&sandbox.log_directory).join(&config.log_path);
     if let Some(parent) = log.parent() {
@@ -114,6 +118,40 @@ async fn configured_start(
         .events
         .pod(pod, Some(name), Kind::Normal, "Started", message);
     Ok(id)
+}
+
+/// Puts an ephemeral container among the processes of the one that it is to look into.
+async fn join_target(
+    context: &Context,
+    target: &Target,
+    name: &str,
+    config: &mut cri::ContainerConfig,
+) -> Result<(), Failure> {
+    let mut all = target.spec().ephemeral_containers.iter();
+    let wanted = all
+        .find(|container| container.name == name)
+        .and_then(|container| container.target_container_name.as_deref())
+        .filter(|wanted| !wanted.is_empty());
+    let Some(wanted) = wanted else { return Ok(()) };
+    let mut selector = labels::of_pod(&context.config.node_name, target.pod.uid());
+    selector.insert(labels::CONTAINER_NAME.to_owned(), wanted.to_owned());
+    let found = context.runtime.list_containers(&selector).await;
+    let found = found.map_err(|error| config_error(error.to_string()))?;
+    let running = found
+        .into_iter()
+        .find(|one| one.state() == cri::ContainerState::ContainerRunning);
+    let running = running
+        .ok_or_else(|| config_error(format!("unable to find target container \"{wanted}\"")))?;
+    let options = config
+        .linux
+        .as_mut()
+        .and_then(|linux| linux.security_context.as_mut())
+        .and_then(|context| context.namespace_options.as_mut());
+    if let Some(options) = options {
+        options.pid = cri::NamespaceMode::Target.into();
+        options.target_id = running.id;
+    }
+    Ok(())
 }
 
 /// The configuration the sandbox was made with; made again by an agent that found the sandbox.
