@@ -7,6 +7,7 @@ use proto_api::types::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount,
 };
 use proto_api::types::discovery::v1::EndpointSlice;
+use proto_api::types::policy::v1::PodDisruptionBudget;
 
 use crate::api::Resource;
 use crate::resources;
@@ -41,6 +42,7 @@ kinds! {
     Lease => LEASES;
     Namespace => NAMESPACES;
     Node => NODES;
+    PodDisruptionBudget => POD_DISRUPTION_BUDGETS;
     ReplicaSet => REPLICA_SETS;
     Secret => SECRETS;
     Service => SERVICES;

@@ -36,6 +36,8 @@ resources! {
     ENDPOINT_SLICES = "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", Namespaced;
     /// Leases.
     LEASES = "coordination.k8s.io", "v1", "leases", "Lease", Namespaced;
+    /// Pod disruption budgets.
+    POD_DISRUPTION_BUDGETS = "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", Namespaced;
     /// Deployments.
     DEPLOYMENTS = "apps", "v1", "deployments", "Deployment", Namespaced;
     /// Replica sets.

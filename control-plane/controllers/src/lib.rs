@@ -8,6 +8,7 @@ mod bootstrap;
 mod config;
 mod context;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod garbage_collector;
@@ -72,6 +73,7 @@ pub async fn run(informers: Informers, config: Config, shutdown: CancellationTok
     spawn!(
         bootstrap::BootstrapController as "bootstrap-controller",
         deployment::DeploymentController as "deployment-controller",
+        disruption::DisruptionController as "disruption-controller",
         endpoint_slice::EndpointSliceController as "endpoint-slice-controller",
         endpoints::EndpointsController as "endpoint-controller",
         garbage_collector::GarbageCollector as "garbage-collector-controller",

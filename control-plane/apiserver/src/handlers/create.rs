@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use proto_api::decode::Decoded;
 use proto_api::schema::Gvk;
 use serde_json::Value;
 
 use super::Call;
 use super::delete::delete_request;
 use super::objects::gvk;
-use crate::http::{Request, ResourcePath, Response};
+use crate::http::{BodyKind, Request, ResourcePath, Response, read_body};
 use crate::registry::Kind;
 use crate::server::Target;
 use crate::status::StatusError;
@@ -86,7 +87,7 @@ impl Call {
         target: &Target,
         request: Request,
     ) -> Result<Response, StatusError> {
-        let decoded = self.read_object(request, EVICTION).await?;
+        let decoded = self.read_eviction(request).await?;
         let name = tree::text(&decoded.value, &["metadata", "name"]);
         if !name.is_empty() && name != &*target.key.name {
             return Err(StatusError::bad_request(
@@ -102,5 +103,20 @@ impl Call {
         let context = self.write_context(dry_run)?;
         self.api.server.evict(target, &delete, &context).await?;
         self.success(201, None)
+    }
+
+    /// An Eviction, also in the words of `policy/v1beta1`, which mean the same.
+    async fn read_eviction(&self, request: Request) -> Result<Decoded, StatusError> {
+        let encoding = BodyKind::of(&self.headers)?.object()?;
+        let mut body = read_body(request.into_body()).await?;
+        if let Ok(mut text) = serde_json::from_slice::<Value>(&body)
+            && text["apiVersion"] == "policy/v1beta1"
+        {
+            text["apiVersion"] = Value::from("policy/v1");
+            body = text.to_string().into();
+        }
+        let decoded = self.decode(&body, encoding, EVICTION)?;
+        self.refuse_findings(EVICTION, &decoded.findings)?;
+        Ok(decoded)
     }
 }

@@ -1,8 +1,8 @@
-//! What only pods have: binding to a node, eviction.
+//! Binding a pod to a node.
 
 use serde_json::{Value, json};
 
-use super::{DeleteRequest, Server, Target, WriteContext};
+use super::{Server, Target, WriteContext};
 use crate::field::{FieldError, Path};
 use crate::registry::Subresource;
 use crate::status::StatusError;
@@ -78,20 +78,6 @@ impl Server {
         })
         .await?;
         Ok(())
-    }
-
-    /// Deletes a pod within the rules that protect it (no disruption budgets are served yet, so
-    /// there is none to keep).
-    ///
-    /// # Errors
-    /// As [`Server::delete`].
-    pub async fn evict(
-        &self,
-        target: &Target,
-        request: &DeleteRequest,
-        context: &WriteContext,
-    ) -> Result<(), StatusError> {
-        self.delete(target, request, context).await.map(|_| ())
     }
 }
 
