@@ -1,13 +1,15 @@
-//! The seam to the nodes: logs and exec of a container, whatever carries them.
+//! The seam to the nodes: logs, commands and ports of pods, whatever carries them.
 //!
 //! Owns: requests and answers as data. Must not know: HTTP, WebSocket, gRPC. The wiring implements
-//! [`NodeStreams`] over the node's tunnel; the handlers in `streaming/` bridge it to kubectl.
+//! [`NodeStreams`] over the node's tunnel; the handlers in `pod_streams/` bridge it to clients.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
+/// Messages that a forwarded connection holds in one direction.
+pub const PORT_QUEUE: usize = 16;
 /// Input messages that a session holds before the client is slowed down.
 pub const EXEC_INPUT_QUEUE: usize = 16;
 /// Output messages that a session holds before the node is slowed down.
@@ -24,6 +26,81 @@ pub struct ContainerRef {
     pub pod_uid: String,
     /// Container name; init containers included.
     pub container: String,
+}
+
+/// A port of a pod to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRequest {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// `metadata.uid` of the pod.
+    pub pod_uid: String,
+    /// TCP port.
+    pub port: u16,
+    /// Where in the pod.
+    pub at: PortAt,
+}
+
+/// The address in the pod that is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortAt {
+    /// Its loopback: what port-forward reaches.
+    Loopback,
+    /// Its own address: what the proxy reaches.
+    PodAddress,
+}
+
+/// What the client sends on a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortInput {
+    /// Bytes.
+    Data(Bytes),
+    /// No more bytes; the pod may still answer.
+    Close,
+}
+
+/// What the pod sends on a connection. `Failed` is the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortOutput {
+    /// Bytes.
+    Data(Bytes),
+    /// No more bytes; the pod may still read.
+    Closed,
+    /// The connection could not be made, or broke.
+    Failed {
+        /// What went wrong, for a person.
+        message: String,
+    },
+}
+
+/// A connection to a port. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct PortSession {
+    /// To the pod.
+    pub input: mpsc::Sender<PortInput>,
+    /// From the pod; closed after the last message.
+    pub output: mpsc::Receiver<PortOutput>,
+}
+
+/// A GET of something that a node's agent shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRequest {
+    /// Without a leading slash.
+    pub path: String,
+    /// As in a URL, without the question mark.
+    pub query: String,
+}
+
+/// What an agent shows.
+pub struct AgentAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: String,
+    /// The body.
+    pub body: LogStream,
 }
 
 /// What to read of a container's log (`PodLogOptions`).
@@ -150,4 +227,14 @@ pub trait NodeStreams: Send + Sync + 'static {
 
     /// Runs a command in (or attaches to) a container on `node`.
     async fn exec(&self, node: &str, request: ExecRequest) -> Result<ExecSession, NodeStreamError>;
+
+    /// Connects to a port of a pod on `node`. That nobody listens there is told by the session.
+    async fn port(&self, node: &str, request: PortRequest) -> Result<PortSession, NodeStreamError>;
+
+    /// Asks the agent of `node` for something of its own.
+    async fn agent(
+        &self,
+        node: &str,
+        request: AgentRequest,
+    ) -> Result<AgentAnswer, NodeStreamError>;
 }

@@ -284,7 +284,7 @@ fn of_kind(kind: &Kind) -> Vec<Listed> {
         Listed {
             name: format!("{}/{}", kind.plural, sub.name()),
             singular: "",
-            kind: body.map_or(kind.kind, |(_, _, kind)| kind),
+            kind: sub.shown_kind(kind.kind),
             body: body.map(|(group, version, _)| (group, version)),
             verbs: sub.verbs().to_vec(),
             short: Box::default(),

@@ -220,20 +220,42 @@ impl Call {
         let unsupported =
             |verb| StatusError::method_not_supported(target.kind.group_resource(), verb);
         match (target.subresource, self.info.verb) {
-            (None | Some(Subresource::Status | Subresource::Scale), "get") => {
-                self.get(&target).await
-            }
+            (Some(Subresource::Proxy), _) => self.proxy(&target, request).await,
+            (
+                None
+                | Some(
+                    Subresource::Status
+                    | Subresource::Scale
+                    | Subresource::Ephemeralcontainers
+                    | Subresource::Resize,
+                ),
+                "get",
+            ) => self.get(&target).await,
             (None, "watch") => {
                 let path = self.info.resource.clone().unwrap_or_default();
                 self.watch(&target.kind, &path).await
             }
             (
-                None | Some(Subresource::Status | Subresource::Scale | Subresource::Finalize),
+                None
+                | Some(
+                    Subresource::Status
+                    | Subresource::Scale
+                    | Subresource::Ephemeralcontainers
+                    | Subresource::Resize
+                    | Subresource::Finalize,
+                ),
                 "update",
             ) => self.update(&target, request).await,
-            (None | Some(Subresource::Status | Subresource::Scale), "patch") => {
-                self.patch(&target, request).await
-            }
+            (
+                None
+                | Some(
+                    Subresource::Status
+                    | Subresource::Scale
+                    | Subresource::Ephemeralcontainers
+                    | Subresource::Resize,
+                ),
+                "patch",
+            ) => self.patch(&target, request).await,
             (None, "delete") => self.delete(&target, request).await,
             (Some(Subresource::Binding), "create") => self.bind(&target, request).await,
             (Some(Subresource::Eviction), "create") => self.evict(&target, request).await,
@@ -241,6 +263,9 @@ impl Call {
             (Some(Subresource::Log), "get") => self.logs(&target).await,
             (Some(Subresource::Exec | Subresource::Attach), "get" | "create") => {
                 self.exec(&target, request).await
+            }
+            (Some(Subresource::Portforward), "get" | "create") => {
+                self.port_forward(&target, request).await
             }
             (_, verb) => Err(unsupported(verb)),
         }

@@ -51,7 +51,7 @@ impl Call {
         Ok(decoded)
     }
 
-    fn decode(
+    pub(super) fn decode(
         &self,
         body: &[u8],
         encoding: Encoding,

@@ -87,12 +87,20 @@ fn parse_resource(path: &str) -> Option<ResourcePath> {
         }
         ["namespaces", namespace, plural] => path(namespace, plural, "", String::new()),
         ["namespaces", namespace, plural, name, sub @ ..] => {
-            path(namespace, plural, name, sub.join("/"))
+            path(namespace, plural, name, subresource(sub))
         }
         [plural] => path("", plural, "", String::new()),
-        [plural, name, sub @ ..] => path("", plural, name, sub.join("/")),
+        [plural, name, sub @ ..] => path("", plural, name, subresource(sub)),
         [] => return None,
     })
+}
+
+/// What follows `proxy` is no longer ours to read.
+fn subresource(parts: &[&str]) -> String {
+    match parts {
+        ["proxy", ..] => "proxy".to_owned(),
+        parts => parts.join("/"),
+    }
 }
 
 #[cfg(test)]
@@ -165,6 +173,13 @@ mod tests {
                 "",
                 "patch",
                 ["", "v1", "", "nodes", "n", "status"],
+            ),
+            (
+                Method::POST,
+                "/api/v1/namespaces/d/services/https:s:web/proxy/a/b",
+                "",
+                "create",
+                ["", "v1", "d", "services", "https:s:web", "proxy"],
             ),
         ];
         for (method, path, query, verb, resource) in cases {

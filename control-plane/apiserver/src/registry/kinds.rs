@@ -2,7 +2,8 @@
 
 use super::Scope::{Cluster, Namespaced};
 use super::Subresource::{
-    Approval, Attach, Binding, Eviction, Exec, Finalize, Log, Scale, Status, Token,
+    Approval, Attach, Binding, Ephemeralcontainers, Eviction, Exec, Finalize, Log, Portforward,
+    Proxy, Resize, Scale, Status, Token,
 };
 use super::row::Row as Kind;
 use super::{
@@ -86,7 +87,7 @@ pub(super) const KINDS: &[Kind] = &[
         short: &["no"],
         categories: &[],
         scope: Cluster,
-        subresources: &[Status],
+        subresources: &[Proxy, Status],
         fields: &[("spec.unschedulable", |p| p.spec.unschedulable.or("false"))],
         table: &node::TABLE,
         strategy: &node::Node,
@@ -102,7 +103,18 @@ pub(super) const KINDS: &[Kind] = &[
         short: &["po"],
         categories: &["all"],
         scope: Namespaced,
-        subresources: &[Attach, Binding, Eviction, Exec, Log, Status],
+        subresources: &[
+            Attach,
+            Binding,
+            Ephemeralcontainers,
+            Eviction,
+            Exec,
+            Log,
+            Portforward,
+            Proxy,
+            Resize,
+            Status,
+        ],
         fields: pod::FIELDS,
         table: &pod::TABLE,
         strategy: &pod::Pod,
@@ -150,7 +162,7 @@ pub(super) const KINDS: &[Kind] = &[
         short: &["svc"],
         categories: &["all"],
         scope: Namespaced,
-        subresources: &[Status],
+        subresources: &[Proxy, Status],
         fields: &[
             ("spec.clusterIP", |p| p.spec.cluster_ip.or("")),
             ("spec.type", |p| p.spec.kind_type.or("")),

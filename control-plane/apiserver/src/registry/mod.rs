@@ -78,6 +78,14 @@ pub enum Subresource {
     Exec,
     /// Joins a running process.
     Attach,
+    /// Connects to ports of a pod.
+    Portforward,
+    /// Passes requests on to what answers there.
+    Proxy,
+    /// Adds containers to a running pod.
+    Ephemeralcontainers,
+    /// Changes the resources of a running pod.
+    Resize,
     /// Issues a service account token.
     Token,
     /// Removes a namespace's own finalizers.
@@ -98,6 +106,10 @@ impl Subresource {
             Self::Log => "log",
             Self::Exec => "exec",
             Self::Attach => "attach",
+            Self::Portforward => "portforward",
+            Self::Proxy => "proxy",
+            Self::Ephemeralcontainers => "ephemeralcontainers",
+            Self::Resize => "resize",
             Self::Token => "token",
             Self::Finalize => "finalize",
             Self::Approval => "approval",
@@ -114,7 +126,25 @@ impl Subresource {
             Self::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),
             Self::Exec => Some(("", "v1", "PodExecOptions")),
             Self::Attach => Some(("", "v1", "PodAttachOptions")),
-            Self::Status | Self::Log | Self::Finalize | Self::Approval => None,
+            Self::Portforward => Some(("", "v1", "PodPortForwardOptions")),
+            Self::Proxy
+            | Self::Ephemeralcontainers
+            | Self::Resize
+            | Self::Status
+            | Self::Log
+            | Self::Finalize
+            | Self::Approval => None,
+        }
+    }
+
+    /// The kind that discovery shows for it below objects of `parent`.
+    #[must_use]
+    pub fn shown_kind(self, parent: &'static str) -> &'static str {
+        match (self, parent) {
+            (Self::Proxy, "Pod") => "PodProxyOptions",
+            (Self::Proxy, "Service") => "ServiceProxyOptions",
+            (Self::Proxy, "Node") => "NodeProxyOptions",
+            _ => self.body().map_or(parent, |(_, _, kind)| kind),
         }
     }
 
@@ -122,10 +152,15 @@ impl Subresource {
     #[must_use]
     pub const fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
+            Self::Status
+            | Self::Scale
+            | Self::Approval
+            | Self::Ephemeralcontainers
+            | Self::Resize => &["get", "patch", "update"],
             Self::Binding | Self::Eviction | Self::Token => &["create"],
             Self::Log => &["get"],
-            Self::Exec | Self::Attach => &["create", "get"],
+            Self::Exec | Self::Attach | Self::Portforward => &["create", "get"],
+            Self::Proxy => &["create", "delete", "get", "patch", "update"],
             Self::Finalize => &["update"],
         }
     }

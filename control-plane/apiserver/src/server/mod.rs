@@ -8,6 +8,7 @@ mod apply;
 mod commit;
 mod create;
 mod delete;
+mod evict;
 mod fence;
 mod patch;
 mod pod_ops;

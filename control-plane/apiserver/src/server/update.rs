@@ -9,7 +9,7 @@ use super::commit::{Change, CommitFault};
 use super::{Server, Target, WriteContext};
 use crate::field::{FieldError, Path};
 use crate::object::Obj;
-use crate::registry::{Kind, Prepare, Subresource};
+use crate::registry::{Kind, Prepare, Subresource, pod};
 use crate::status::StatusError;
 use crate::{tree, validation};
 
@@ -189,6 +189,14 @@ fn prepare(target: &Target, new: &mut Value, old: &Value) {
             *new = old.clone();
             tree::as_object(new).insert("spec".to_owned(), spec);
         }
+        Some(Subresource::Ephemeralcontainers) => {
+            pod::prepare_ephemeral(new, old);
+            kind.strategy.default(new);
+        }
+        Some(Subresource::Resize) => {
+            pod::prepare_resize(new, old);
+            kind.strategy.default(new);
+        }
         // These write what only they may write, on a copy of the stored object.
         Some(Subresource::Binding | Subresource::Scale) => {}
         _ => {
@@ -216,7 +224,11 @@ fn check(target: &Target, new: &Value, old: &Value) -> Result<(), StatusError> {
     errors.extend(validation::object_meta(&target.kind, new));
     if !matches!(target.subresource, Some(Subresource::Binding)) {
         errors.extend(strategy.validate(new));
-        errors.extend(strategy.validate_update(new, old, path_of(target)));
+        errors.extend(match target.subresource {
+            Some(Subresource::Ephemeralcontainers) => pod::validate_ephemeral_update(new, old),
+            Some(Subresource::Resize) => pod::validate_resize(new, old),
+            _ => strategy.validate_update(new, old, path_of(target)),
+        });
     }
     if errors.is_empty() {
         Ok(())

@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use control_plane_apiserver::node_streams::{
-    EXEC_INPUT_QUEUE, EXEC_OUTPUT_QUEUE, ExecInput, ExecOutput, ExecRequest, ExecSession,
-    LogRequest, LogStream, NodeStreamError, NodeStreams,
+    AgentAnswer, AgentRequest, EXEC_INPUT_QUEUE, EXEC_OUTPUT_QUEUE, ExecInput, ExecOutput,
+    ExecRequest, ExecSession, LogRequest, LogStream, NodeStreamError, NodeStreams, PORT_QUEUE,
+    PortInput, PortOutput, PortRequest, PortSession,
 };
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
@@ -49,5 +50,29 @@ impl NodeStreams for EchoNodes {
             let _gone = to_client.send(ExecOutput::Exited { code }).await;
         });
         Ok(ExecSession { input, output })
+    }
+
+    /// Echoes until the client has finished, then finishes too.
+    async fn port(&self, _: &str, _: PortRequest) -> Result<PortSession, NodeStreamError> {
+        let (input, mut from_client) = mpsc::channel(PORT_QUEUE);
+        let (to_client, output) = mpsc::channel(PORT_QUEUE);
+        tokio::spawn(async move {
+            while let Some(PortInput::Data(bytes)) = from_client.recv().await {
+                if to_client.send(PortOutput::Data(bytes)).await.is_err() {
+                    return;
+                }
+            }
+            let _gone = to_client.send(PortOutput::Closed).await;
+        });
+        Ok(PortSession { input, output })
+    }
+
+    async fn agent(&self, node: &str, asked: AgentRequest) -> Result<AgentAnswer, NodeStreamError> {
+        let text = format!("{node} {}?{}", asked.path, asked.query);
+        Ok(AgentAnswer {
+            status: 200,
+            content_type: "text/plain".to_owned(),
+            body: futures::stream::iter([Ok(Bytes::from(text))]).boxed(),
+        })
     }
 }

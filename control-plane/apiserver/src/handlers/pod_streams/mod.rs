@@ -1,10 +1,19 @@
-//! `pods/log` and `pods/exec`: from kubectl to the node that runs the pod.
+//! From a client to the node that runs the pod: log, exec, attach, portforward, proxy.
 //!
-//! Owns: the checks before a stream is opened, in the kubelet's words. `logs.rs` streams text,
-//! `exec.rs` speaks WebSocket.
+//! Owns: the checks before a stream is opened, in the kubelet's words. `logs.rs` streams text;
+//! `upgrade.rs` changes the protocol, `*_channels.rs` and `*_spdy.rs` speak the two there are.
 
+mod channel;
 mod exec;
+mod exec_channels;
+mod exec_spdy;
+mod forward;
+mod forward_channels;
+mod forward_spdy;
 mod logs;
+mod proxy;
+mod proxy_target;
+mod upgrade;
 
 use serde_json::Value;
 
@@ -59,11 +68,7 @@ pub(super) fn locate(target: &Target, pod: &Value, name: &str) -> Result<Located
         let message = format!("container {name} is not valid for pod {pod_name}");
         return Err(StatusError::bad_request(message));
     }
-    let node = tree::text(pod, &["spec", "nodeName"]);
-    if node.is_empty() {
-        let message = format!("pod {pod_name} does not have a host assigned");
-        return Err(StatusError::bad_request(message));
-    }
+    let node = assigned_node(target, pod)?;
     Ok(Located {
         node: node.to_owned(),
         container: ContainerRef {
@@ -73,6 +78,20 @@ pub(super) fn locate(target: &Target, pod: &Value, name: &str) -> Result<Located
             container: name,
         },
     })
+}
+
+/// The node of a pod.
+///
+/// # Errors
+/// 400: it has none yet.
+fn assigned_node<'a>(target: &Target, pod: &'a Value) -> Result<&'a str, StatusError> {
+    match tree::text(pod, &["spec", "nodeName"]) {
+        "" => Err(StatusError::bad_request(format!(
+            "pod {} does not have a host assigned",
+            target.key.name
+        ))),
+        node => Ok(node),
+    }
 }
 
 /// Whether the container has a log yet, in the kubelet's words when not.

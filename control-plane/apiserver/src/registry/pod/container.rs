@@ -71,6 +71,7 @@ pub(super) fn default_container(container: &mut Object, owner: SpecOwner, host_n
     probes::default(container);
     if owner == SpecOwner::Pod {
         resources::default_requests(container);
+        resources::default_resize_policy(container);
     }
 }
 

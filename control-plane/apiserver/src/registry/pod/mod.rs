@@ -3,8 +3,10 @@
 mod affinity;
 mod container;
 mod downward;
+mod ephemeral;
 mod mounts;
 mod probes;
+mod resize;
 mod resources;
 mod security;
 mod spec;
@@ -22,6 +24,8 @@ use crate::tree;
 use crate::validation::{Errors, Place};
 
 pub(crate) use self::affinity::node_selector;
+pub(crate) use self::ephemeral::{prepare_ephemeral, validate_ephemeral_update};
+pub(crate) use self::resize::{prepare_resize, validate_resize};
 pub(crate) use self::spec::{SpecOwner, default_spec, validate_spec};
 pub(super) use self::table::TABLE;
 pub(crate) use self::volume::default_legacy;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use proto_api::names;
 use proto_api::quantity::Amount;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::field::FieldError;
 use crate::tree::{self, Object};
@@ -33,6 +33,28 @@ pub(super) fn default_requests(container: &mut Object) {
     let requests = tree::as_object(requests);
     for (name, limit) in limits {
         tree::default(requests, &name, limit);
+    }
+}
+
+/// How each resource that is given may be changed later.
+pub(super) fn default_resize_policy(container: &mut Object) {
+    let resources = container.get("resources").cloned().unwrap_or_default();
+    let given = |name: &str| {
+        let lists = ["requests", "limits"];
+        lists
+            .iter()
+            .any(|list| !tree::at(&resources, &[list, name]).is_null())
+    };
+    let known = tree::list_mut(container, "resizePolicy").to_vec();
+    let is_known = |name: &str| known.iter().any(|policy| policy["resourceName"] == name);
+    let missing: Vec<Value> = ["cpu", "memory"]
+        .into_iter()
+        .filter(|name| given(name) && !is_known(name))
+        .map(|name| json!({"resourceName": name, "restartPolicy": "NotRequired"}))
+        .collect();
+    if !missing.is_empty() {
+        let all = [known, missing].concat();
+        container.insert("resizePolicy".to_owned(), Value::Array(all));
     }
 }
 
