@@ -39,6 +39,9 @@ const NODE_PREFIX_V4: u8 = 24;
 const NODE_PREFIX_V6: u8 = 64;
 /// Silence after which a node's connection is asked for a sign of life, and how long that may take.
 const NODE_KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
+/// Calls and sessions of one node at a time; each forwarded connection is one. With hyper's 200 the
+/// 201st user would wait until the session times out.
+const NODE_STREAMS_MAX: u32 = 4096;
 
 /// Runs the control plane until `stop`.
 pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
@@ -277,6 +280,7 @@ async fn serve_nodes(
         .context("configure TLS for nodes")?
         .http2_keepalive_interval(Some(NODE_KEEPALIVE))
         .http2_keepalive_timeout(Some(NODE_KEEPALIVE))
+        .max_concurrent_streams(Some(NODE_STREAMS_MAX))
         .tcp_nodelay(true)
         .add_service(state.clone().into_service())
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {

@@ -309,9 +309,10 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_of_the_runtime_is_told() {
         let (url, _task) = serve_once("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
-        let error = dial(&url).await.unwrap_err().to_string();
+        let error = dial(&url).await.map(drop).unwrap_err().to_string();
         assert!(error.contains("404 Not Found"), "{error}");
-        let error = dial("not an address").await.unwrap_err().to_string();
+        let error = dial("not an address").await.map(drop).unwrap_err();
+        let error = error.to_string();
         assert!(error.contains("named no address"), "{error}");
     }
 }
