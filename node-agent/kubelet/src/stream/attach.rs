@@ -295,7 +295,7 @@ mod tests {
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n",
         )
         .await;
-        dial(&url).await.unwrap();
+        drop(dial(&url).await.unwrap());
         let asked = task.await.unwrap().to_lowercase();
         for part in [
             "post /attach/token http/1.1",
