@@ -31,6 +31,7 @@ use crate::leader::Leading;
 use crate::members;
 use crate::open_store::{self, Opened};
 use crate::sessions::Sessions;
+use crate::snapshot;
 
 /// Ports that services of type NodePort get.
 const NODE_PORTS: (u16, u16) = (30_000, 32_767);
@@ -46,13 +47,13 @@ const NODE_STREAMS_MAX: u32 = 4096;
 /// Runs the control plane until `stop`.
 pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let pki_dir = config.pki_dir.clone();
-    let pki_dir = pki_dir.unwrap_or_else(|| config.data_dir.join("pki"));
+    let pki_dir = pki_dir.unwrap_or_else(|| config.storage.data_dir.join("pki"));
     let pki = tokio::task::spawn_blocking(move || Pki::open(&pki_dir)).await??;
     let pki = Arc::new(pki);
     if let Some(path) = &config.join_token_out {
         write_secret(path, pki.join_token())?;
     }
-    let opened = open_store::open(&config).await?;
+    let opened = open_store::open(&config.storage).await?;
     members::same_authority(&*opened.store(), pki.ca_pem()).await?;
     let identity = members::identity();
     let (tunnels, relays) = (Tunnels::default(), TaskTracker::new());
@@ -67,6 +68,10 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
         tunnels.clone(),
         inner.clone(),
     ));
+    if let Opened::Embedded(_) = opened {
+        let dir = config.storage.data_dir.clone();
+        relays.spawn(snapshot::serve(opened.store(), dir, inner.clone()));
+    }
     let inside = Inside {
         config: &config,
         identity,
@@ -108,11 +113,8 @@ async fn start_api(
         identity: identity.to_owned(),
         bind: config.binds.clone(),
         shared_bind: config.shared_binds.clone(),
-        nodes: Some(SocketAddr::new(
-            config.advertise_address,
-            config.node_bind.port(),
-        )),
-        advertise: SocketAddr::new(config.advertise_address, port),
+        nodes: Some(SocketAddr::new(config.advertise(), config.node_bind.port())),
+        advertise: SocketAddr::new(config.advertise(), port),
         extra_names: config.tls_sans.clone(),
         service_cidr: service_cidr.clone(),
         cluster_domain: config.cluster_domain.clone(),
@@ -166,7 +168,7 @@ impl Inside<'_> {
             pod_cidrs: config.pod_cidrs.clone(),
             api_servers: vec![format!(
                 "https://{}",
-                SocketAddr::new(config.advertise_address, port)
+                SocketAddr::new(config.advertise(), port)
             )],
             node_ports: NODE_PORTS,
         };
@@ -260,7 +262,7 @@ async fn serve_nodes(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut names = config.tls_sans.clone();
-    names.push(config.advertise_address.to_string());
+    names.push(config.advertise().to_string());
     names.extend(["127.0.0.1".to_owned(), "localhost".to_owned()]);
     let identity = pki.server_identity("skep-control-plane", &names)?;
     // A certificate is asked for, not demanded: `Join` is called without one.

@@ -1,9 +1,11 @@
 //! The control plane's flags, parsed into values that cannot be wrong.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::snapshot::SnapshotCommand;
 
 /// Where objects are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -14,18 +16,35 @@ pub(crate) enum StoreKind {
     Etcd,
 }
 
-/// The control plane: API server, controllers, scheduler and the nodes' stream in one process. It
-/// needs no privilege.
+/// The program: run a control plane, or do something with its state.
 #[derive(Debug, Parser)]
-#[command(name = "skep-control-plane", version)]
-pub(crate) struct Config {
+#[command(
+    name = "skep-control-plane",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) config: Config,
+}
+
+/// What else the program does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Save, check and restore the state of a cluster.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+/// Where objects are kept, and how to get there.
+#[derive(Debug, Args)]
+pub(crate) struct StoreFlags {
     /// Directory for keys, certificates and the embedded store.
     #[arg(long, default_value = "/var/lib/skep-control-plane")]
     pub(crate) data_dir: PathBuf,
-    /// Directory of the cluster's keys and certificates, when it is not below the data directory:
-    /// all control planes of a cluster need the same files.
-    #[arg(long)]
-    pub(crate) pki_dir: Option<PathBuf>,
     /// Where objects are kept.
     #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
     pub(crate) store: StoreKind,
@@ -41,6 +60,18 @@ pub(crate) struct Config {
     /// Key of the client certificate, PEM.
     #[arg(long, requires = "etcd_cert_file")]
     pub(crate) etcd_key_file: Option<PathBuf>,
+}
+
+/// The control plane: API server, controllers, scheduler and the nodes' stream in one process. It
+/// needs no privilege.
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    #[command(flatten)]
+    pub(crate) storage: StoreFlags,
+    /// Directory of the cluster's keys and certificates, when it is not below the data directory:
+    /// all control planes of a cluster need the same files.
+    #[arg(long)]
+    pub(crate) pki_dir: Option<PathBuf>,
     /// Where the API listens; may be repeated.
     #[arg(long = "bind", default_value = "0.0.0.0:6443")]
     pub(crate) binds: Vec<SocketAddr>,
@@ -55,8 +86,8 @@ pub(crate) struct Config {
     #[arg(long, default_value = "0.0.0.0:6444")]
     pub(crate) node_bind: SocketAddr,
     /// Address at which pods and other machines reach the API.
-    #[arg(long)]
-    pub(crate) advertise_address: IpAddr,
+    #[arg(long, required = true)]
+    pub(crate) advertise_address: Option<IpAddr>,
     /// Further names or addresses for the API's certificate; may be repeated.
     #[arg(long = "tls-san")]
     pub(crate) tls_sans: Vec<String>,
@@ -91,6 +122,15 @@ pub(crate) struct Config {
     pub(crate) log_json: bool,
 }
 
+impl Config {
+    /// Where pods and other machines reach this control plane. The parser insists on it unless a
+    /// subcommand is given.
+    pub(crate) fn advertise(&self) -> IpAddr {
+        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        self.advertise_address.unwrap_or(unspecified)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,17 +138,29 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         use clap::CommandFactory as _;
-        Config::command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]
     fn etcd_needs_endpoints() {
         let with = |more: &[&str]| {
             let base = ["skep-control-plane", "--advertise-address", "192.0.2.1"];
-            Config::try_parse_from(base.iter().chain(more).copied())
+            Cli::try_parse_from(base.iter().chain(more).copied())
         };
-        with(&[]).unwrap();
+        let cli = with(&["--node-bind", "192.0.2.1:7"]).unwrap();
+        assert_eq!(cli.config.advertise().to_string(), "192.0.2.1");
+        assert_eq!(cli.config.node_bind.port(), 7);
         with(&["--store", "etcd"]).unwrap_err();
         with(&["--store=etcd", "--etcd-endpoints=http://127.0.0.1:2379"]).unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_needs_no_flags_of_a_running_control_plane() {
+        let with = |words: &[&str]| Cli::try_parse_from([&["skep-control-plane"], words].concat());
+        let cli = with(&["snapshot", "save", "/b", "--data-dir", "/d"]).unwrap();
+        assert!(cli.command.is_some());
+        with(&["snapshot", "status", "/b"]).unwrap();
+        with(&["snapshot", "save", "/b", "--store", "etcd"]).unwrap_err();
+        with(&[]).unwrap_err();
     }
 }

@@ -9,6 +9,7 @@ mod leader;
 mod members;
 mod open_store;
 mod sessions;
+mod snapshot;
 
 use std::process::ExitCode;
 
@@ -17,33 +18,38 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Config;
+use crate::config::{Cli, Command, Config};
 
 fn main() -> ExitCode {
-    let config = Config::parse();
-    start_logging(&config);
+    let Cli { command, config } = Cli::parse();
+    start_logging(config.log_json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
+        Ok(runtime) => runtime.block_on(async {
+            match command {
+                Some(Command::Snapshot(command)) => snapshot::run(command).await,
+                None => run(config).await,
+            }
+        }),
         Err(error) => Err(anyhow::Error::new(error).context("start the async runtime")),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!(error = format!("{error:#}"), "the control plane stops");
+            error!(error = format!("{error:#}"), "skep-control-plane failed");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start_logging(config: &Config) {
+fn start_logging(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    if config.log_json {
+    if json {
         log.json().init();
     } else {
         log.with_ansi(false).init();

@@ -1,12 +1,12 @@
 //! The store that the flags name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use control_plane_storage::{EmbeddedStore, EtcdConfig, EtcdStore, EtcdTls, Store};
 
-use crate::config::{Config, StoreKind};
+use crate::config::{StoreFlags, StoreKind};
 
 /// Directory of the embedded store inside the data directory.
 const EMBEDDED_DIR: &str = "store";
@@ -26,10 +26,15 @@ impl Opened {
     }
 }
 
-pub(crate) async fn open(config: &Config) -> anyhow::Result<Opened> {
+/// Where the embedded store is.
+pub(crate) fn embedded_dir(flags: &StoreFlags) -> PathBuf {
+    flags.data_dir.join(EMBEDDED_DIR)
+}
+
+pub(crate) async fn open(config: &StoreFlags) -> anyhow::Result<Opened> {
     match config.store {
         StoreKind::Embedded => {
-            let dir = config.data_dir.join(EMBEDDED_DIR);
+            let dir = embedded_dir(config);
             let store = EmbeddedStore::open(&dir)
                 .await
                 .context("open the embedded store")?;
@@ -46,7 +51,7 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Opened> {
     }
 }
 
-fn etcd_tls(config: &Config) -> anyhow::Result<Option<EtcdTls>> {
+fn etcd_tls(config: &StoreFlags) -> anyhow::Result<Option<EtcdTls>> {
     let read =
         |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
     let Some(ca) = &config.etcd_ca_file else {
