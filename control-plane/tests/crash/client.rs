@@ -39,31 +39,36 @@ impl Answer {
     }
 }
 
+/// How the kubeconfig's user talks to its server.
+pub(crate) fn tls(kubeconfig: &Path) -> anyhow::Result<rustls::ClientConfig> {
+    let text = std::fs::read_to_string(kubeconfig)?;
+    let data = |field: &str| -> anyhow::Result<Vec<u8>> {
+        let value = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(field));
+        let value = value.with_context(|| format!("no {field} in the kubeconfig"))?;
+        Ok(STANDARD.decode(value.trim())?)
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&data(
+        "certificate-authority-data:",
+    )?)?)?;
+    let certificate = data("client-certificate-data:")?;
+    let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(&data("client-key-data:")?)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    Ok(config)
+}
+
 impl Client {
     pub(crate) fn new(address: SocketAddr, kubeconfig: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(kubeconfig)?;
-        let data = |field: &str| -> anyhow::Result<Vec<u8>> {
-            let value = text
-                .lines()
-                .find_map(|line| line.trim().strip_prefix(field));
-            let value = value.with_context(|| format!("no {field} in the kubeconfig"))?;
-            Ok(STANDARD.decode(value.trim())?)
-        };
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&data(
-            "certificate-authority-data:",
-        )?)?)?;
-        let certificate = data("client-certificate-data:")?;
-        let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<_, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(&data("client-key-data:")?)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
         Ok(Self {
             address,
-            connector: TlsConnector::from(Arc::new(config)),
+            connector: TlsConnector::from(Arc::new(tls(kubeconfig)?)),
             sender: None,
         })
     }
