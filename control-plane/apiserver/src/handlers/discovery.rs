@@ -449,7 +449,7 @@ mod tests {
             .find(|r| r["resource"] == "pods")
             .unwrap();
         assert_eq!(pods["shortNames"], json!(["po"]));
-        assert_eq!(pods["subresources"].as_array().unwrap().len(), 6);
+        assert_eq!(pods["subresources"].as_array().unwrap().len(), 10);
         let legacy = served.resource_list("", "v1").unwrap();
         let legacy = legacy["resources"].as_array().unwrap();
         assert!(
