@@ -76,6 +76,12 @@ pub(super) const REVIEWS: &[Review] = &[
     ),
 ];
 
+/// Group, plural and scope of every review.
+#[cfg(test)]
+pub(crate) fn review_resources() -> impl Iterator<Item = (&'static str, &'static str, Scope)> {
+    REVIEWS.iter().map(|r| (r.group, r.plural, r.scope))
+}
+
 impl Review {
     pub(super) fn find(path: &ResourcePath) -> Option<Self> {
         REVIEWS

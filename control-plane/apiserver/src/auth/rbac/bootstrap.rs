@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -34,15 +35,17 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(crate) async fn reconcile(server: &Server) -> Result<(), StatusError> {
     let context = WriteContext::of(Arc::new(User::control_plane("apiserver")));
     for (plural, namespace, wanted) in [
-        ("clusterroles", "", policy::cluster_roles()),
+        ("clusterroles", "", policy::aggregated_cluster_roles()),
         ("clusterrolebindings", "", policy::cluster_role_bindings()),
         ("roles", SYSTEM, policy::system_roles()),
         ("rolebindings", SYSTEM, policy::system_role_bindings()),
     ] {
         let kind = server.kind(GROUP, "v1", plural)?;
-        for object in wanted {
-            hold(server, &kind, namespace, object, &context).await?;
-        }
+        // At once, so that the store commits them as a group.
+        let holds = wanted
+            .into_iter()
+            .map(|object| hold(server, &kind, namespace, object, &context));
+        try_join_all(holds).await?;
     }
     for _ in 0..DEPTH {
         aggregate_all(server).await?;

@@ -92,4 +92,6 @@ impl Rbac {
 }
 
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod tests;

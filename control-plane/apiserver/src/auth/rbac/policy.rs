@@ -583,6 +583,29 @@ pub(super) fn cluster_roles() -> Vec<Value> {
     plain.chain(aggregated).collect()
 }
 
+/// The cluster roles, aggregated ones with what they collect of the others.
+pub(super) fn aggregated_cluster_roles() -> Vec<Value> {
+    let mut roles = cluster_roles();
+    // In the order of their names, in which the cache has them too: rules are told in that order.
+    roles.sort_by(|a, b| {
+        let name = |role: &Value| tree::text(role, &["metadata", "name"]).to_owned();
+        name(a).cmp(&name(b))
+    });
+    // What a role collects may be collected in turn: once for each.
+    for _ in AGGREGATED {
+        let collected: Vec<Option<Vec<Value>>> = roles
+            .iter()
+            .map(|role| aggregate(role, roles.iter()))
+            .collect();
+        for (role, rules) in roles.iter_mut().zip(collected) {
+            if let Some(rules) = rules {
+                role["rules"] = json!(rules);
+            }
+        }
+    }
+    roles
+}
+
 /// The cluster role bindings.
 pub(super) fn cluster_role_bindings() -> Vec<Value> {
     let binding = |(role, kind, names): &(&str, &str, &[&str])| {
