@@ -1,9 +1,10 @@
 //! Built-in admission: what the cluster adds to, or refuses of, an otherwise good write.
 //!
 //! Owns: the order of the plug-ins. Each plug-in is a file; pure but for reading the cache.
-//! Order on create: namespace lifecycle, node restriction, role escalation, service account, default tolerations,
+//! Order on create: namespace lifecycle, node restriction, role escalation, certificate requests, service account, default tolerations,
 //! priority. An update or deletion is looked at with the user and the object as it was.
 
+mod certificates;
 mod namespace;
 mod node;
 mod priority;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::auth::{Authorizer, User};
+use crate::auth::{Attributes, Authorizer, Decision, User, forbidden};
 use crate::cache::WatchCache;
 use crate::registry::Registry;
 use crate::server::Target;
@@ -52,12 +53,30 @@ impl Admission {
         self.check_namespace(target)?;
         self.check_node_write(target, user, object, None)?;
         self.check_escalation(target, user, object, None)?;
+        certificates::complete(target, user, object)?;
         if target.kind.kind == "Pod" {
             self.complete_service_account(target, object).await?;
             tolerations::complete(object);
             priority::complete(target, object)?;
         }
         Ok(())
+    }
+
+    /// Refuses a creation that was asked for as an update by who may only update.
+    pub(crate) fn check_may_create(&self, target: &Target, user: &User) -> Result<(), StatusError> {
+        let asked = Attributes {
+            verb: "create".to_owned(),
+            group: target.kind.group.to_owned(),
+            version: target.kind.version.to_owned(),
+            resource: target.kind.plural.to_owned(),
+            namespace: target.key.namespace.to_string(),
+            name: target.key.name.to_string(),
+            ..Attributes::default()
+        };
+        match self.authorizer.authorize(user, &asked) {
+            Decision::Allowed { .. } => Ok(()),
+            Decision::Denied { reason } => Err(forbidden(user, &asked, &reason)),
+        }
     }
 
     /// Refuses a change of `old` to `new`, which is whole: what this write may not change is as
@@ -70,7 +89,8 @@ impl Admission {
         old: &Value,
     ) -> Result<(), StatusError> {
         self.check_node_write(target, user, new, Some(old))?;
-        self.check_escalation(target, user, new, Some(old))
+        self.check_escalation(target, user, new, Some(old))?;
+        self.check_certificate(target, user, new, old)
     }
 
     /// Refuses the deletion of `old`.

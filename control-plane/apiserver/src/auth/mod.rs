@@ -5,6 +5,7 @@ mod bound;
 mod certificate;
 mod node;
 pub(crate) mod rbac;
+mod refusal;
 mod token;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ pub(crate) use self::bound::{bootstrap_token_user, check_bound};
 pub(crate) use self::certificate::certificate_user;
 pub(crate) use self::node::{claims_audience, node_name};
 pub use self::rbac::PolicyRule;
+pub(crate) use self::refusal::forbidden;
 pub use self::token::{
     ClaimsError, ISSUER, IssueRequest, IssuedToken, TokenKeyError, TokenKeys, TokenSubject,
 };

@@ -37,6 +37,7 @@ impl Server {
         };
         let missing = self.cached(target).is_none() && target.subresource.is_none();
         if missing && target.kind.strategy.creates_on_update() {
+            self.admission.check_may_create(target, &context.user)?;
             let made = self
                 .create(&target.kind, &target.key.namespace, body, context)
                 .await?;

@@ -59,6 +59,7 @@ impl Server {
                 return Ok((applied, false));
             }
             let (kind, namespace) = (&target.kind, &target.key.namespace);
+            self.admission.check_may_create(target, &context.user)?;
             let body = merge(None)?;
             match self
                 .create_as(kind, namespace, body, context, Ownership::Applied)
