@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::rotate::Rotate;
 use crate::snapshot::SnapshotCommand;
 
 /// Where objects are kept.
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     /// Save, check and restore the state of a cluster.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Make a new key beside the old ones, for the next start.
+    Rotate(Rotate),
 }
 
 /// Where objects are kept, and how to get there.

@@ -8,6 +8,7 @@ mod in_process;
 mod leader;
 mod members;
 mod open_store;
+mod rotate;
 mod sessions;
 mod snapshot;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(async {
             match command {
                 Some(Command::Snapshot(command)) => snapshot::run(command).await,
+                Some(Command::Rotate(command)) => command.run(),
                 None => run(config).await,
             }
         }),
