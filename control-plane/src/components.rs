@@ -120,6 +120,7 @@ async fn start_api(
         cluster_domain: config.cluster_domain.clone(),
         kubeconfig: config.kubeconfig_out.clone(),
         kubeconfig_server: config.kubeconfig_server.clone(),
+        audit: config.audit()?,
     };
     ApiServer::start(api_config, opened.store(), sessions)
         .await

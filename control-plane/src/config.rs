@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use control_plane_apiserver::{AuditConfig, AuditPolicy};
 
 use crate::rotate::Rotate;
 use crate::snapshot::SnapshotCommand;
@@ -120,6 +123,18 @@ pub(crate) struct Config {
     /// Writes the token with which nodes join here (0600).
     #[arg(long)]
     pub(crate) join_token_out: Option<PathBuf>,
+    /// What the audit log holds: a Policy of audit.k8s.io/v1.
+    #[arg(long, requires = "audit_log_path")]
+    pub(crate) audit_policy_file: Option<PathBuf>,
+    /// Writes the audit log here (0600), one JSON event a line.
+    #[arg(long, requires = "audit_policy_file")]
+    pub(crate) audit_log_path: Option<PathBuf>,
+    /// Megabytes at which the audit log is put aside.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) audit_log_maxsize: u64,
+    /// How many audit logs that were put aside are kept.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) audit_log_maxbackup: usize,
     /// Log as JSON lines.
     #[arg(long)]
     pub(crate) log_json: bool,
@@ -131,6 +146,28 @@ impl Config {
     pub(crate) fn advertise(&self) -> IpAddr {
         let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         self.advertise_address.unwrap_or(unspecified)
+    }
+
+    /// The audit log that the flags name.
+    ///
+    /// # Errors
+    /// The policy cannot be read.
+    pub(crate) fn audit(&self) -> anyhow::Result<Option<AuditConfig>> {
+        const MEGABYTE: u64 = 1 << 20;
+        let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) else {
+            return Ok(None);
+        };
+        let read = || -> anyhow::Result<AuditPolicy> {
+            Ok(AuditPolicy::parse(&std::fs::read_to_string(policy)?)?)
+        };
+        let policy =
+            read().with_context(|| format!("read the audit policy {}", policy.display()))?;
+        Ok(Some(AuditConfig {
+            policy: Arc::new(policy),
+            path: path.clone(),
+            bytes_max: self.audit_log_maxsize.saturating_mul(MEGABYTE),
+            backups: self.audit_log_maxbackup,
+        }))
     }
 }
 

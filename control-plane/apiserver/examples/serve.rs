@@ -31,6 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         cluster_domain: "cluster.local".to_owned(),
         kubeconfig: Some(dir.join("kubeconfig")),
         kubeconfig_server: None,
+        audit: None,
     };
     let store = Arc::new(MemoryStore::new());
     let handle = ApiServer::start(config, store, Arc::new(nodes::EchoNodes)).await?;

@@ -7,6 +7,7 @@
 
 mod admission;
 pub mod alloc;
+mod audit;
 pub mod auth;
 mod bootstrap;
 pub mod cache;
@@ -28,5 +29,6 @@ mod tables;
 mod tree;
 mod validation;
 
+pub use self::audit::{AuditConfig, AuditPolicy, AuditPolicyError};
 pub use self::members::Member;
 pub use self::start::{ApiServer, ApiServerConfig, ApiServerHandle, StartError};

@@ -1,5 +1,6 @@
 //! `/metrics`, under upstream's names.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::audit::Counts;
 use crate::flow::Priority;
 use crate::http::{Response, text_response};
 use crate::server::Server;
@@ -166,10 +168,14 @@ pub(crate) struct Metrics {
     objects: Family<ResourceLabels, Gauge<i64, AtomicI64>>,
     revision: Gauge<i64, AtomicI64>,
     flow: FlowMetrics,
+    audit: Option<Arc<Counts>>,
+    audit_events: Gauge<i64, AtomicI64>,
+    audit_dropped: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// `audit`: what became of audit events, where there is a log.
+    pub(crate) fn new(audit: Option<Arc<Counts>>) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             requests: Family::default(),
@@ -178,6 +184,9 @@ impl Metrics {
             objects: Family::default(),
             revision: Gauge::default(),
             flow: FlowMetrics::default(),
+            audit,
+            audit_events: Gauge::default(),
+            audit_dropped: Gauge::default(),
         };
         let r = &mut metrics.registry;
         r.register(
@@ -206,6 +215,16 @@ impl Metrics {
             metrics.revision.clone(),
         );
         metrics.flow.register(r);
+        r.register(
+            "apiserver_audit_events",
+            "Audit events put into the log's queue",
+            metrics.audit_events.clone(),
+        );
+        r.register(
+            "apiserver_audit_events_dropped",
+            "Audit events that did not fit the queue, or could not be written",
+            metrics.audit_dropped.clone(),
+        );
         metrics
     }
 
@@ -250,6 +269,11 @@ impl Metrics {
         }
         self.revision
             .set(i64::try_from(server.cache.applied()).unwrap_or(i64::MAX));
+        if let Some(counts) = &self.audit {
+            let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            self.audit_events.set(gauge(counts.logged()));
+            self.audit_dropped.set(gauge(counts.dropped()));
+        }
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             Ok(()) => text_response(200, text),

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::alloc::{CidrError, ServiceCidr};
+use crate::audit::{self, AuditConfig, AuditLog};
 use crate::auth::{MASTERS, rbac};
 use crate::bootstrap::bootstrap;
 use crate::cache::{self, PumpError, WatchCache};
@@ -62,6 +63,8 @@ pub struct ApiServerConfig {
     pub kubeconfig: Option<PathBuf>,
     /// Server address in that kubeconfig; the advertised one when absent.
     pub kubeconfig_server: Option<String>,
+    /// The audit log; none when absent.
+    pub audit: Option<AuditConfig>,
 }
 
 /// Why the API server did not start.
@@ -202,7 +205,8 @@ impl ApiServer {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let discovery = Discovery::new(registry, &advertise.to_string());
-        let metrics = Metrics::new();
+        let audit = start_audit(config.audit.clone(), &tasks, &stop);
+        let metrics = Metrics::new(audit.as_ref().map(|log| Arc::clone(log.counts())));
         let api = Arc::new(Api {
             server: Arc::clone(&server),
             nodes: node_streams,
@@ -211,6 +215,7 @@ impl ApiServer {
             discovery,
             flow: Flow::new(metrics.flow()),
             metrics,
+            audit,
             version: version(),
             stop: stop.clone(),
             tasks: tasks.clone(),
@@ -244,6 +249,19 @@ impl ApiServer {
             pump,
         })
     }
+}
+
+/// Starts the writer of the audit log.
+fn start_audit(
+    config: Option<AuditConfig>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Option<AuditLog> {
+    let config = config?;
+    let (log, events) = AuditLog::new(Arc::clone(&config.policy));
+    let counts = Arc::clone(log.counts());
+    tasks.spawn(audit::write(config, events, counts, stop.clone()));
+    Some(log)
 }
 
 /// Seals anew what the present key did not seal: after a rotation, or of an older release.

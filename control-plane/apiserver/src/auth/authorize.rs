@@ -56,6 +56,13 @@ impl Decision {
         matches!(self, Self::Allowed { .. })
     }
 
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        let (Self::Allowed { reason } | Self::Denied { reason }) = self;
+        reason
+    }
+
     pub(super) fn allowed(reason: &str) -> Self {
         Self::Allowed {
             reason: Arc::from(reason),

@@ -3,7 +3,7 @@
 use proto_api::selector::Fields;
 
 use super::{Api, Call};
-use crate::auth::{Attributes, Decision, User};
+use crate::auth::{Attributes, Decision, User, forbidden};
 use crate::http::ResourcePath;
 use crate::status::StatusError;
 
@@ -23,7 +23,18 @@ impl Api {
 impl Call {
     pub(super) fn authorize(&self) -> Result<(), StatusError> {
         let asked = self.attributes();
-        self.api.check(&self.user, &asked)?;
+        let decision = self.api.server.authorizer.authorize(&self.user, &asked);
+        if let Some(trail) = &self.trail {
+            let word = if decision.is_allowed() {
+                "allow"
+            } else {
+                "forbid"
+            };
+            trail.decision(word, decision.reason());
+        }
+        if let Decision::Denied { reason } = decision {
+            return Err(forbidden(&self.user, &asked, &reason));
+        }
         // A stream into a container is opened by GET where it is a WebSocket: reading a pod is not
         // enough for it.
         if asked.verb == "get" && CONNECTS.contains(&asked.subresource.as_str()) {
@@ -79,65 +90,4 @@ impl Call {
         }
         attributes
     }
-}
-
-/// Upstream's sentence for a request that nothing allows.
-fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> StatusError {
-    let Attributes {
-        verb,
-        group,
-        resource,
-        subresource,
-        namespace,
-        name,
-        path,
-        ..
-    } = attributes;
-    let why = if reason.is_empty() {
-        String::new()
-    } else {
-        format!(": {reason}")
-    };
-    if resource.is_empty() {
-        let message = format!(
-            "forbidden: User \"{}\" cannot {verb} path \"{path}\"",
-            user.name
-        );
-        let mut error = StatusError::new(403, "Forbidden", message + &why);
-        error.details = Some(Box::default());
-        return error;
-    }
-    let what = if subresource.is_empty() {
-        resource.clone()
-    } else {
-        format!("{resource}/{subresource}")
-    };
-    let scope = if namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace \"{namespace}\"")
-    };
-    let plural = if group.is_empty() {
-        resource.clone()
-    } else {
-        format!("{resource}.{group}")
-    };
-    let about = if name.is_empty() {
-        plural
-    } else {
-        format!("{plural} \"{name}\"")
-    };
-    let message = format!(
-        "{about} is forbidden: User \"{}\" cannot {verb} resource \"{what}\" in API group \
-         \"{group}\" {scope}{why}",
-        user.name
-    );
-    let mut error = StatusError::new(403, "Forbidden", message);
-    error.details = Some(Box::new(crate::status::Details {
-        name: name.clone(),
-        group: group.clone(),
-        kind: resource.clone(),
-        ..crate::status::Details::default()
-    }));
-    error
 }

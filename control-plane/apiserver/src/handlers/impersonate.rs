@@ -17,13 +17,17 @@ const ANONYMOUS: &str = "system:anonymous";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 impl Api {
-    /// The user that `user` acts as.
+    /// The user that `user` acts as; `None` when it acts as itself.
     ///
     /// # Errors
     /// 403 when it may not; 400 when groups are named without a user.
-    pub(super) fn impersonate(&self, user: User, headers: &HeaderMap) -> Result<User, StatusError> {
+    pub(super) fn impersonate(
+        &self,
+        user: &User,
+        headers: &HeaderMap,
+    ) -> Result<Option<User>, StatusError> {
         let Some(acted) = asked(headers)? else {
-            return Ok(user);
+            return Ok(None);
         };
         let check = |group: &str, resource: &str, subresource: &str, place: (&str, &str)| {
             let attributes = Attributes {
@@ -36,7 +40,7 @@ impl Api {
                 name: place.1.to_owned(),
                 ..Attributes::default()
             };
-            self.check(&user, &attributes)
+            self.check(user, &attributes)
         };
         match service_account(&acted.name) {
             Some(place) => check("", "serviceaccounts", "", place)?,
@@ -53,7 +57,7 @@ impl Api {
                 check(AUTHENTICATION, "userextras", key, ("", value))?;
             }
         }
-        Ok(complete(acted))
+        Ok(Some(complete(acted)))
     }
 }
 

@@ -4,6 +4,7 @@
 //! rules. A request is logged once, with its outcome.
 
 mod answer;
+mod audited;
 mod authenticate;
 mod authorize;
 mod create;
@@ -32,8 +33,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
+use self::audited::named;
 pub(crate) use self::discovery::Discovery;
 pub(crate) use self::openapi::OpenApi;
+#[cfg(test)]
+pub(crate) use self::reviews::review_resources;
+use crate::audit::{AuditLog, Trail};
 use crate::auth::{TokenKeys, User};
 use crate::flow::{self, Flow};
 use crate::http::{
@@ -58,6 +63,7 @@ pub(crate) struct Api {
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
     pub(crate) flow: Flow,
+    pub(crate) audit: Option<AuditLog>,
     pub(crate) version: serde_json::Value,
     /// Ends long answers at shutdown.
     pub(crate) stop: CancellationToken,
@@ -73,6 +79,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
     pub(crate) path: String,
+    /// The request's trail in the audit log, where there is one.
+    pub(crate) trail: Option<Arc<Trail>>,
 }
 
 impl Api {
@@ -85,15 +93,19 @@ impl Api {
         let info = RequestInfo::parse(&method, &path, &query);
         let codec = Accept::of_status(request.headers());
         let (verb, plural) = (info.verb, info.resource.as_ref().map(|r| r.plural.clone()));
-        let answer = match Box::pin(Arc::clone(&self).answer(&peer, info, query, request)).await {
+        let trail = self.trail(&peer, &info, &request);
+        let asked = Arc::clone(&self).answer(&peer, info, query, request, trail.clone());
+        let answer = match Box::pin(asked).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 if refusal.code >= 500 {
                     error!(%method, path, code = refusal.code, message = refusal.message, "failed");
                 }
+                self.note_refusal(trail.as_deref(), &refusal);
                 status_response(&refusal, codec)
             }
         };
+        let answer = named(trail.as_deref(), answer);
         let code = answer.status().as_u16();
         let elapsed = started.elapsed();
         debug!(%method, path, code, peer = %peer.address, ?elapsed, "answered");
@@ -108,10 +120,15 @@ impl Api {
         info: RequestInfo,
         query: Query,
         request: Request,
+        trail: Option<Arc<Trail>>,
     ) -> Result<Response, StatusError> {
         refuse_oversize(&request)?;
         let user = self.authenticate(peer, request.headers(), request.uri().path())?;
-        let user = self.impersonate(user, request.headers())?;
+        let acting = self.impersonate(&user, request.headers())?;
+        if let Some(trail) = &trail {
+            trail.user(&user, acting.as_ref());
+        }
+        let user = acting.unwrap_or(user);
         let admitted = self
             .flow
             .admit(&user, flow_request(&info, request.uri().path()))
@@ -119,6 +136,7 @@ impl Api {
         let long_running = is_long_running(&info);
         let call = Call {
             user: Arc::new(user),
+            trail,
             info,
             query,
             headers: request.headers().clone(),
@@ -130,6 +148,7 @@ impl Api {
             Some(resource) => call.dispatch(&resource, request).await?,
             None => call.plain_path()?,
         };
+        let answer = call.noted(answer).await;
         if long_running {
             return Ok(answer);
         }
@@ -227,7 +246,8 @@ impl Call {
                     Subresource::Status
                     | Subresource::Scale
                     | Subresource::Ephemeralcontainers
-                    | Subresource::Resize,
+                    | Subresource::Resize
+                    | Subresource::Approval,
                 ),
                 "get",
             ) => self.get(&target).await,
@@ -242,6 +262,7 @@ impl Call {
                     | Subresource::Scale
                     | Subresource::Ephemeralcontainers
                     | Subresource::Resize
+                    | Subresource::Approval
                     | Subresource::Finalize,
                 ),
                 "update",
@@ -252,7 +273,8 @@ impl Call {
                     Subresource::Status
                     | Subresource::Scale
                     | Subresource::Ephemeralcontainers
-                    | Subresource::Resize,
+                    | Subresource::Resize
+                    | Subresource::Approval,
                 ),
                 "patch",
             ) => self.patch(&target, request).await,

@@ -48,6 +48,7 @@ impl Call {
         let body = read_body(request.into_body()).await?;
         let decoded = self.decode(&body, encoding, gvk)?;
         self.refuse_findings(gvk, &decoded.findings)?;
+        self.note_body(&decoded.value);
         Ok(decoded)
     }
 

@@ -25,6 +25,7 @@ impl Call {
         }
         let (tree, mut findings) = decode::parse(&body, Encoding::Json)
             .map_err(|fault| StatusError::bad_request(format!("error decoding patch: {fault}")))?;
+        self.note_body(&tree);
         let patch = match kind {
             BodyKind::JsonPatch => Patch::Json(tree),
             BodyKind::MergePatch => Patch::Merge(tree),
@@ -77,6 +78,7 @@ impl Call {
         let (config, findings) = decode::parse(body, Encoding::Yaml)
             .map_err(|fault| StatusError::bad_request(format!("error decoding YAML: {fault}")))?;
         self.refuse_findings(gvk(&target.kind), &findings)?;
+        self.note_body(&config);
         let conflict = if self.query.flag("force") {
             OnConflict::Take
         } else {

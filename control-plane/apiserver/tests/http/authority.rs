@@ -122,6 +122,22 @@ async fn a_binding_opens_a_namespace_and_nobody_grants_more_than_they_hold() {
     let path = format!("{roles}/pods");
     let refused = bob.send("PATCH", &path, &[MERGE], patch.to_string()).await;
     assert_eq!(refused.status, 403);
+    // Nor may who can only change make something by changing it.
+    let role = json!({"metadata": {"name": "changer"}, "rules": [{
+        "verbs": ["update", "patch"], "apiGroups": ["", "coordination.k8s.io"],
+        "resources": ["configmaps", "leases"]}]});
+    cluster.made(&format!("{RBAC}/clusterroles"), role).await;
+    cluster.bind("changer", "changer", "carl").await;
+    let carl = cluster.user("carl", &[]);
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let lease = json!({"metadata": {"name": "l"}}).to_string();
+    let refused = carl.send("PUT", leases, &[], lease).await;
+    assert!(message(&refused).contains("User \"carl\" cannot create resource \"leases\""));
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let path = format!("{MAPS}/m?fieldManager=carl");
+    let refused = carl.send("PATCH", &path, &apply, map.to_string()).await;
+    assert!(message(&refused).contains("User \"carl\" cannot create resource \"configmaps\""));
     // What a role reference is cannot be changed by anybody.
     let patch = json!({"roleRef": {"name": "edit"}});
     let path = format!("{bindings}/bob");
@@ -412,4 +428,137 @@ async fn the_store_holds_no_secret_that_can_be_read() {
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+const POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  nonResourceURLs: ['*']
+- level: Metadata
+  resources: [{group: '', resources: [secrets]}]
+- level: RequestResponse
+";
+
+#[tokio::test]
+async fn the_audit_log_tells_who_did_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Arc::new(Pki::open(&dir.path().join("pki")).unwrap());
+    let path = dir.path().join("audit.log");
+    let audit = control_plane_apiserver::AuditConfig {
+        policy: Arc::new(control_plane_apiserver::AuditPolicy::parse(POLICY).unwrap()),
+        path: path.clone(),
+        bytes_max: 1 << 20,
+        backups: 1,
+    };
+    let config = ApiServerConfig {
+        audit: Some(audit),
+        ..config(&pki)
+    };
+    let store = Arc::new(MemoryStore::new());
+    let handle = ApiServer::start(config, store, Arc::new(nodes::EchoNodes))
+        .await
+        .unwrap();
+    let identity = pki.client_identity("admin", &["system:masters"]).unwrap();
+    let admin = Client::new(handle.addresses()[0], &pki, Some(&identity));
+    let map = json!({"metadata": {"name": "m"}, "data": {"k": "v"}});
+    let made = admin.post(MAPS, &map).await;
+    assert_eq!(made.header("audit-id").len(), 36);
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"k": "hidden"}});
+    let secrets = "/api/v1/namespaces/default/secrets";
+    assert_eq!(admin.post(secrets, &secret).await.status, 201);
+    let as_bob = [("impersonate-user", "bob")];
+    assert_eq!(
+        admin.send("GET", MAPS, &as_bob, String::new()).await.status,
+        403
+    );
+    admin.get("/version").await;
+    handle.shutdown().await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("hidden"));
+    let events: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(events.len(), 3, "{text}");
+    assert_eq!(events[0]["auditID"], made.header("audit-id"));
+    assert_eq!(events[0]["requestObject"]["data"]["k"], "v");
+    assert_eq!(events[0]["responseObject"]["metadata"]["name"], "m");
+    assert_eq!(events[1]["level"], "Metadata");
+    assert_eq!(events[2]["impersonatedUser"]["username"], "bob");
+    assert_eq!(events[2]["responseStatus"]["reason"], "Forbidden");
+    assert_eq!(
+        events[2]["annotations"]["authorization.k8s.io/decision"],
+        "forbid"
+    );
+}
+
+/// A certificate request for `signer`, as kubectl sends it.
+fn signing_request(name: &str, signer: &str, group: &str) -> Value {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    let mut subject = rcgen::DistinguishedName::new();
+    subject.push(rcgen::DnType::OrganizationName, group);
+    subject.push(rcgen::DnType::CommonName, "somebody");
+    params.distinguished_name = subject;
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    json!({"metadata": {"name": name}, "spec": {
+        "request": base64(pem.as_bytes()), "signerName": signer,
+        "usages": ["client auth", "digital signature"], "username": "root"}})
+}
+
+#[tokio::test]
+async fn certificates_are_approved_by_who_may_for_the_signer() {
+    let cluster = Cluster::start().await;
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let role = json!({"metadata": {"name": "csr"}, "rules": [
+        {"verbs": ["create", "get", "patch", "update"], "apiGroups": ["certificates.k8s.io"],
+            "resources": ["certificatesigningrequests", "certificatesigningrequests/approval"]},
+        {"verbs": ["approve"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+            "resourceNames": ["acme.com/*"]}]});
+    cluster.made(&format!("{RBAC}/clusterroles"), role).await;
+    let binding = json!({"metadata": {"name": "csr"},
+        "roleRef": {"kind": "ClusterRole", "name": "csr"},
+        "subjects": [{"kind": "User", "name": "bob"}]});
+    cluster
+        .made(&format!("{RBAC}/clusterrolebindings"), binding)
+        .await;
+    let bob = cluster.user("bob", &["dev"]);
+    let client = "kubernetes.io/kube-apiserver-client";
+    for (name, signer) in [("ours", "acme.com/x"), ("theirs", client)] {
+        let made = bob.post(path, &signing_request(name, signer, "dev")).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        assert_eq!(
+            made.json()["spec"]["username"],
+            "bob",
+            "who asks, not who it says"
+        );
+    }
+    let refused = bob
+        .post(path, &signing_request("m", client, "system:masters"))
+        .await;
+    assert!(message(&refused).contains("with system:masters group is not allowed"));
+    let approve = json!({"status": {"conditions": [{
+        "type": "Approved", "status": "True", "reason": "Test", "message": "m"}]}});
+    let approval = async |client: &Client, name: &str| {
+        let path = format!("{path}/{name}/approval");
+        client
+            .send("PATCH", &path, &[MERGE], approve.to_string())
+            .await
+    };
+    let approved = approval(&bob, "ours").await;
+    assert_eq!(approved.status, 200, "{}", approved.text());
+    let refused = approval(&bob, "theirs").await;
+    assert!(
+        message(&refused).contains(
+            "user not permitted to approve requests with signerName \
+             \"kubernetes.io/kube-apiserver-client\""
+        ),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(approval(&cluster.admin, "theirs").await.status, 200);
+    cluster.handle.shutdown().await;
 }

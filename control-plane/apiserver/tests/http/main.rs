@@ -43,6 +43,7 @@ fn config(pki: &Arc<Pki>) -> ApiServerConfig {
         cluster_domain: "cluster.local".to_owned(),
         kubeconfig: None,
         kubeconfig_server: None,
+        audit: None,
     }
 }
 
