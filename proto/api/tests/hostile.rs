@@ -189,7 +189,7 @@ proptest! {
         read(text.as_bytes(), Encoding::Json);
         let merged = patch::merge(pod(), &change);
         let _merged = decode::check(builtin(), pod_type(), merged).is_ok();
-        for live in [pod(), object.clone()] {
+        for live in [pod(), object] {
             let _patched = patch::strategic(builtin(), pod_type(), live, change.clone()).is_ok();
         }
         let ignored = FieldSet::default();
@@ -312,7 +312,7 @@ fn bombs_in_protobuf_and_selectors_are_refused_soon() {
     let bombs = [
         (
             "empty fields",
-            [magic.clone(), vec![0x12, 0].repeat(BODY_MAX / 2)].concat(),
+            [magic.clone(), [0x12, 0].repeat(BODY_MAX / 2)].concat(),
         ),
         (
             "open lengths",

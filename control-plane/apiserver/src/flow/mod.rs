@@ -69,7 +69,7 @@ impl Flow {
             return Ok(Admitted { _seat: None });
         };
         let started = Instant::now();
-        match level.seat(&class.flow, WAIT_MAX).await {
+        match level.seat(class.flow, WAIT_MAX).await {
             Ok(seat) => {
                 self.metrics.dispatched(class.priority, class.schema);
                 self.metrics

@@ -135,7 +135,7 @@ pub(super) fn object_message(
 ) -> Result<Bytes, StatusError> {
     let id = message_type(schema, gvk(kind))
         .ok_or_else(|| StatusError::not_acceptable("application/json"))?;
-    obj.message(schema, id).map_err(unencodable)
+    obj.message(schema, id).map_err(|fault| unencodable(&fault))
 }
 
 /// The message of a tree of type `gvk`.
@@ -146,7 +146,7 @@ pub(super) fn tree_message(
 ) -> Result<Bytes, StatusError> {
     let id =
         message_type(schema, gvk).ok_or_else(|| StatusError::not_acceptable("application/json"))?;
-    let message = transcode::message(schema, id, value).map_err(unencodable)?;
+    let message = transcode::message(schema, id, value).map_err(|fault| unencodable(&fault))?;
     Ok(Bytes::from(message))
 }
 
@@ -165,7 +165,7 @@ pub(super) fn value_body(schema: &Schema, value: &Value) -> Result<Bytes, Status
         let message = metadata_message(schema, value)?;
         transcode::envelope(api_version, kind, &message)
     } else {
-        transcode::to_protobuf(schema, value).map_err(unencodable)?
+        transcode::to_protobuf(schema, value).map_err(|fault| unencodable(&fault))?
     };
     Ok(Bytes::from(body))
 }
@@ -190,10 +190,10 @@ fn meta_message(schema: &Schema, name: &str, meta: &Value) -> Result<Vec<u8>, St
     let id = schema
         .named(name)
         .ok_or_else(|| StatusError::internal(format!("no schema of {name}")))?;
-    transcode::message(schema, id, meta).map_err(unencodable)
+    transcode::message(schema, id, meta).map_err(|fault| unencodable(&fault))
 }
 
-fn unencodable(fault: TranscodeError) -> StatusError {
+fn unencodable(fault: &TranscodeError) -> StatusError {
     StatusError::internal(format!("the object cannot be written as protobuf: {fault}"))
 }
 

@@ -304,6 +304,28 @@ async fn maps_named(cluster: &Cluster, names: &[&str]) {
     }
 }
 
+/// Manager and operation of each entry, with its fields.
+fn owners(object: &Value) -> Vec<(String, Value)> {
+    let entries = object["metadata"]["managedFields"].as_array();
+    let one = |entry: &Value| {
+        let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        let owner = format!("{} {}", text("manager"), text("operation"));
+        (owner, entry["fieldsV1"].clone())
+    };
+    entries.into_iter().flatten().map(one).collect()
+}
+
+async fn apply(cluster: &Cluster, data: &Value, query: &str) -> Answer {
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
+        "data": data});
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let path = format!("{MAPS}/m?fieldManager=applier{query}");
+    cluster
+        .admin
+        .send("PATCH", &path, &headers, body.to_string())
+        .await
+}
+
 #[tokio::test]
 async fn every_client_owns_what_it_writes_until_the_entries_are_reset() {
     let cluster = Cluster::start().await;
@@ -314,17 +336,6 @@ async fn every_client_owns_what_it_writes_until_the_entries_are_reset() {
     let patch = json!({"data": {"b": "2"}}).to_string();
     let by = format!("{path}?fieldManager=other");
     let made = cluster.admin.send("PATCH", &by, &MERGE, patch).await.json();
-    let owners = |object: &Value| -> Vec<(String, Value)> {
-        let entries = object["metadata"]["managedFields"].as_array();
-        let one = |entry: &Value| {
-            let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-            (
-                format!("{} {}", text("manager"), text("operation")),
-                entry["fieldsV1"].clone(),
-            )
-        };
-        entries.into_iter().flatten().map(one).collect()
-    };
     assert_eq!(
         owners(&made),
         [
@@ -335,24 +346,14 @@ async fn every_client_owns_what_it_writes_until_the_entries_are_reset() {
             ),
         ]
     );
-    let apply = async |data: &Value, query: &str| {
-        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
-            "data": data});
-        let headers = [("content-type", "application/apply-patch+yaml")];
-        let path = format!("{path}?fieldManager=applier{query}");
-        cluster
-            .admin
-            .send("PATCH", &path, &headers, body.to_string())
-            .await
-    };
-    let conflict = apply(&json!({"a": "9", "b": "2"}), "").await;
+    let conflict = apply(&cluster, &json!({"a": "9", "b": "2"}), "").await;
     assert_eq!(conflict.status, 409);
     assert_eq!(
         conflict.json()["details"]["causes"][0]["reason"],
         "FieldManagerConflict"
     );
     assert_eq!(conflict.json()["details"]["causes"][0]["field"], ".data.a");
-    let forced = apply(&json!({"a": "9", "b": "2"}), "&force=true")
+    let forced = apply(&cluster, &json!({"a": "9", "b": "2"}), "&force=true")
         .await
         .json();
     assert_eq!(
@@ -362,7 +363,7 @@ async fn every_client_owns_what_it_writes_until_the_entries_are_reset() {
             json!({"f:data": {"f:a": {}, "f:b": {}}})
         )
     );
-    let fewer = apply(&json!({"a": "9"}), "").await.json();
+    let fewer = apply(&cluster, &json!({"a": "9"}), "").await.json();
     assert_eq!(
         fewer["data"],
         json!({"a": "9", "b": "2"}),

@@ -100,6 +100,7 @@ impl Kinds {
 }
 
 /// Lists and watches one kind until it is dropped.
+#[expect(clippy::infinite_loop, reason = "the task is aborted with its handle")]
 async fn follow(api: ApiHandle, graph: Graph, resource: Resource, listed: oneshot::Sender<()>) {
     let mut listed = Some(listed);
     loop {
