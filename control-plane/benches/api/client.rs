@@ -39,8 +39,17 @@ impl Lines {
     }
 }
 
+/// With which credential a client comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    /// The administrator's.
+    Admin,
+    /// None: it brings a token.
+    None,
+}
+
 /// The TLS configuration that a kubeconfig stands for.
-pub(crate) fn tls(kubeconfig: &Path) -> TlsConnector {
+pub(crate) fn tls(kubeconfig: &Path, certificate: Certificate) -> TlsConnector {
     let text = std::fs::read_to_string(kubeconfig).unwrap();
     let pem = |field: &str| {
         let line = text
@@ -58,12 +67,14 @@ pub(crate) fn tls(kubeconfig: &Path) -> TlsConnector {
         .collect();
     let key = PrivateKeyDer::from_pem_slice(&pem("client-key-data:")).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        Certificate::Admin => builder.with_client_auth_cert(chain, key).unwrap(),
+        Certificate::None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"h2".to_vec()];
     TlsConnector::from(Arc::new(config))
 }
@@ -131,6 +142,23 @@ impl Client {
     pub(crate) async fn patch(&self, path: &str, body: &Value) -> u16 {
         let merge = "application/merge-patch+json";
         self.drained("PATCH", path, merge, body).await
+    }
+
+    /// The object that was made.
+    pub(crate) async fn post_for(&self, path: &str, body: &Value) -> Value {
+        let headers = [("content-type", "application/json")];
+        let answer = self.send("POST", path, &headers, body.to_string()).await;
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Asks with a service account's token; whatever the answer is.
+    pub(crate) async fn get_with_token(&self, path: &str, token: &str) {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        let answer = self.send("GET", path, &headers, String::new()).await;
+        let mut body = answer.into_body();
+        while body.frame().await.is_some() {}
     }
 
     async fn drained(&self, method: &str, path: &str, content_type: &str, body: &Value) -> u16 {

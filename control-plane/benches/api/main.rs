@@ -11,6 +11,7 @@
 )]
 
 mod client;
+mod limits;
 mod report;
 mod server;
 
@@ -72,6 +73,8 @@ async fn main() {
     })
     .await;
     report.cost("create config map, durable", cost, 0.2);
+    limits::many(&server, &client, &mut report).await;
+    limits::fairness(&server, &client, &mut report).await;
     drop(client);
     server.restart().await;
     report.time("ready, 50,000 objects", server.ready_after, "ms", 2000.0);

@@ -28,6 +28,10 @@ impl Report {
         self.line(name, text, micros, target);
     }
 
+    pub(crate) fn each(&mut self, name: &str, amount: f64, unit: &str, target: f64) {
+        self.line(name, format!("{amount:.1} {unit}"), amount, target);
+    }
+
     fn line(&mut self, name: &str, text: String, value: f64, target: f64) {
         println!("{name}: {text}");
         self.0.push((name.to_owned(), text, value, target));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::client::{Client, Lines, tls};
+use super::client::{Certificate, Client, Lines, tls};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_skep-control-plane");
 /// How long a start may take before the measurement gives up.
@@ -67,7 +67,8 @@ impl Server {
         loop {
             let kubeconfig = self.dir.join("kubeconfig");
             if kubeconfig.exists()
-                && let Ok(client) = Client::connect(self.address, &tls(&kubeconfig)).await
+                && let Ok(client) =
+                    Client::connect(self.address, &tls(&kubeconfig, Certificate::Admin)).await
                 && client.get("/readyz", "").await.0 == 200
             {
                 self.ready_after = started.elapsed();
@@ -84,7 +85,12 @@ impl Server {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        let tls = tls(&self.dir.join("kubeconfig"));
+        let tls = tls(&self.dir.join("kubeconfig"), Certificate::Admin);
+        Client::connect(self.address, &tls).await.unwrap()
+    }
+
+    pub(crate) async fn client_without_certificate(&self) -> Client {
+        let tls = tls(&self.dir.join("kubeconfig"), Certificate::None);
         Client::connect(self.address, &tls).await.unwrap()
     }
 
