@@ -337,7 +337,7 @@ impl Reading {
         let mut decoder = Decoder::default();
         while let Some(bytes) = reader.next().await {
             decoder.feed(&bytes?);
-            while let Some(event) = decoder.next().map_err(invalid)? {
+            while let Some(event) = decoder.event().map_err(invalid)? {
                 // When nobody holds the connection any more, the rest is thrown away.
                 drop(self.take(event).await);
             }
@@ -375,7 +375,8 @@ impl Reading {
                 Ok(())
             }
             Incoming::Reset { stream } => {
-                if let Some(entry) = self.table.lock().streams.remove(&stream) {
+                let gone = self.table.lock().streams.remove(&stream);
+                if let Some(entry) = gone {
                     entry.reset.cancel();
                 }
                 Ok(())

@@ -158,7 +158,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`FrameError`]: the connection cannot go on.
-    pub fn next(&mut self) -> Result<Option<Incoming>, FrameError> {
+    pub fn event(&mut self) -> Result<Option<Incoming>, FrameError> {
         loop {
             if self.skip > 0 {
                 let count = self.skip.min(self.buffer.len());
@@ -361,7 +361,7 @@ mod tests {
     use super::*;
 
     fn all(decoder: &mut Decoder) -> Vec<Incoming> {
-        std::iter::from_fn(|| decoder.next().unwrap()).collect()
+        std::iter::from_fn(|| decoder.event().unwrap()).collect()
     }
 
     /// Joins the pieces of each run of data, so that splits do not show.
@@ -454,7 +454,7 @@ mod tests {
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
             let mut decoder = Decoder::default();
             decoder.feed(&bytes);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.event() {}
         }
     }
 
@@ -487,7 +487,7 @@ mod tests {
         let refusal = |bytes: &[u8]| {
             let mut decoder = Decoder::default();
             decoder.feed(bytes);
-            decoder.next().unwrap_err()
+            decoder.event().unwrap_err()
         };
         assert_eq!(
             refusal(b"\x80\x02\0\x06\0\0\0\x04\0\0\0\x05"),
