@@ -5,7 +5,6 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use control_plane_client::{Clock, Health, Informers};
 use control_plane_controllers::PodRange;
 use control_plane_node_state::{NodeState, NodeStateConfig, Tunnels};
 use control_plane_storage::Store;
+use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -299,19 +299,13 @@ async fn serve_nodes(
 
 /// Writes `text` where only the owner can read it, in one step.
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory)?;
+        let mut file = NamedTempFile::new_in(directory)?;
         writeln!(file, "{text}")?;
-        std::fs::rename(&temporary, path)
+        file.persist(path)?;
+        Ok(())
     };
     write().with_context(|| format!("write {}", path.display()))
 }

@@ -13,8 +13,10 @@ mod sessions;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use node_agent_network::cni::plugin;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
@@ -28,14 +30,7 @@ fn main() -> ExitCode {
     }
     let config = Config::parse();
     start_logging(&config);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let ended = match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
-        Err(error) => Err(anyhow::Error::new(error).context("start the async runtime")),
-    };
-    match ended {
+    match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(error = format!("{error:#}"), "the node agent stops");
@@ -58,29 +53,15 @@ fn start_logging(config: &Config) {
     }
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT.
+fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(stop_on_signal(stop.clone()));
-    let ended = components::run(config, stop.clone()).await;
-    stop.cancel();
-    signals.await?;
-    ended
-}
-
-/// Cancels `stop` at SIGTERM or SIGINT.
-async fn stop_on_signal(stop: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        error!("cannot listen for signals; only SIGKILL will end this process");
-        return;
+    let told = stop.clone();
+    let end = move || {
+        info!("told to stop; pods go on running");
+        told.cancel();
     };
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: stopping; pods go on running"),
-        _ = interrupt.recv() => info!("SIGINT: stopping; pods go on running"),
-        () = stop.cancelled() => {}
-    }
-    stop.cancel();
+    ctrlc::set_handler(end).context("listen for signals")?;
+    let runtime = Runtime::new().context("start the async runtime")?;
+    runtime.block_on(components::run(config, stop))
 }

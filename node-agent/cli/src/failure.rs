@@ -2,7 +2,6 @@
 //! change their meaning.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use node_agent_datapath::inspect::InspectError;
@@ -42,18 +41,12 @@ impl Outcome {
 }
 
 /// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Transparent wrappers repeat what is there already.
-        if !text.ends_with(&next) {
-            let _always_works = write!(text, ": {next}");
-        }
-        cause = error.source();
-    }
-    text
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (**error).source());
+    let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
+    // Wrappers that only pass on repeat what comes next.
+    texts.dedup_by(|next, before| before.ends_with(&*next));
+    texts.join(": ")
 }
 
 impl Failure {
@@ -64,7 +57,7 @@ impl Failure {
         }
     }
 
-    pub(crate) fn internal(what: &str, error: &dyn Error) -> Self {
+    pub(crate) fn internal(what: &str, error: &(dyn Error + 'static)) -> Self {
         Self::new(INTERNAL, format!("{what}: {}", chain(error)))
     }
 

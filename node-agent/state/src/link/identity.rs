@@ -3,13 +3,13 @@
 //! Files in the PKI directory, both 0600: `node.key` and `node.crt`. The key never leaves the node.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use proto::agent::v1::node_link_client::NodeLinkClient;
 use proto::agent::v1::{JoinRequest, RenewRequest};
 use rcgen::{CertificateParams, DnType, KeyPair};
+use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -298,17 +298,13 @@ fn store(dir: &Path, identity: &Identity) -> Result<(), JoinError> {
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), JoinError> {
-    let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        // Only its owner can read it from the start.
+        let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
     };
     write().map_err(|source| JoinError::Write {
         path: path.to_owned(),
