@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use dns::{DnsConfig, DnsHandle, DnsServer};
 use node_agent_datapath::config::{CgroupRoot, MapProfile as Sizes};
-use node_agent_datapath::{Datapath, DatapathConfig};
+use node_agent_datapath::{Datapath, DatapathConfig, ProgramLog};
 use node_agent_kubelet::clock::{SeededChance, SystemClock};
 use node_agent_kubelet::{Kubelet, KubeletConfig, KubeletHandle};
 use node_agent_network::cni::install;
@@ -36,6 +36,8 @@ use crate::{inspect, names, pod_network};
 const DNS_PORT: u16 = 53;
 /// How often the programs are told that an agent is alive.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// How often programs that were built to log are asked what they have to say.
+const PROGRAM_LOGS: Duration = Duration::from_millis(50);
 /// How often ended flows are collected.
 const COLLECT: Duration = Duration::from_secs(5);
 
@@ -50,7 +52,11 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     let (writer, hub) = StateHub::new();
     let tasks = TaskTracker::new();
 
-    let datapath = start_datapath(&config, &run_dir).await?;
+    let mut datapath = start_datapath(&config, &run_dir).await?;
+    let logs = datapath.take_logs();
+    if !logs.is_empty() {
+        tasks.spawn(follow_program_logs(logs, stop.child_token()));
+    }
     let network = start_network(&config, &datapath).await?;
     let cni = start_cni(&config, &run_dir, &network)?;
     let proxy = start_proxy(
@@ -280,6 +286,14 @@ async fn start_kubelet(
 async fn serve_operator(socket: PathBuf, sources: inspect::Sources, stop: CancellationToken) {
     if let Err(error) = inspect::serve(&socket, sources, stop).await {
         error!(socket = %socket.display(), %error, "the operator's socket is not served");
+    }
+}
+
+/// Hands on what programs say of their verdicts.
+async fn follow_program_logs(mut logs: Vec<ProgramLog>, stop: CancellationToken) {
+    let mut look = tokio::time::interval(PROGRAM_LOGS);
+    while stop.run_until_cancelled(look.tick()).await.is_some() {
+        logs.iter_mut().for_each(ProgramLog::forward);
     }
 }
 

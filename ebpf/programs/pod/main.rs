@@ -37,6 +37,8 @@ mod clock;
 mod count;
 #[path = "../shared/flow_maps.rs"]
 mod flow_maps;
+#[path = "../shared/log.rs"]
+mod log;
 #[path = "../shared/rodata.rs"]
 mod rodata;
 #[path = "../shared/service_maps.rs"]

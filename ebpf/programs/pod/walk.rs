@@ -18,6 +18,7 @@ use crate::{
     count, deliver, endpoints,
     flow::{self, Tracked},
     icmp::{self, IcmpFamily},
+    log::say,
     rewrite,
     scratch::{Scratch, Way},
     service_maps::Frontends,
@@ -40,6 +41,13 @@ pub(crate) fn to_pod<F: Tracked + IcmpFamily>(skb: Skb) -> i32 {
 fn finish(skb: Skb, verdict: Result<i32, DropReason>) -> i32 {
     verdict.unwrap_or_else(|reason| {
         count::dropped(reason, skb.len());
+        say!(
+            warn,
+            "dropped {} bytes on device {}: reason {}",
+            skb.len(),
+            skb.ifindex(),
+            reason.index()
+        );
         DROP
     })
 }

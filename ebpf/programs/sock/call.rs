@@ -17,7 +17,7 @@ use ebpf::{
 use ebpf_abi::{config::FLAG_SET_RETVAL, counter::DropReason, socket::CLIENT_NETNS};
 use zerocopy::transmute;
 
-use crate::{count, rodata::config};
+use crate::{count, log::say, rodata::config};
 
 /// The call goes on.
 pub(crate) const ALLOW: i32 = 1;
@@ -164,6 +164,7 @@ impl<'a> Call<'a> {
 #[inline(always)]
 pub(crate) fn refuse(reason: DropReason) -> i32 {
     count::dropped(reason, 0);
+    say!(warn, "refused: reason {}", reason.index());
     if config!(flags) & FLAG_SET_RETVAL != 0 {
         // SAFETY: the helper has no condition in connect and sendmsg hooks.
         unsafe { bpf_set_retval(-ECONNREFUSED) };

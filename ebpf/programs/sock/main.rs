@@ -33,6 +33,8 @@ mod backend_maps;
 mod clock;
 #[path = "../shared/count.rs"]
 mod count;
+#[path = "../shared/log.rs"]
+mod log;
 #[path = "../shared/rodata.rs"]
 mod rodata;
 #[path = "../shared/service_maps.rs"]

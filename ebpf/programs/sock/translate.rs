@@ -16,7 +16,9 @@ use ebpf_abi::{
 
 use crate::{
     call::{ALLOW, Call, refuse},
-    count, record, rodata,
+    count,
+    log::say,
+    record, rodata,
     service_maps::{Frontends as _, KernelMaps},
 };
 
@@ -54,6 +56,14 @@ pub(crate) fn connect(call: &Call<'_>) -> i32 {
         record::remember(record, &vip, port, &choice, SOCKET_COUNTED);
     }
     count::counted(Metric::SocketConnect, 0);
+    say!(
+        info,
+        "connect to {:i} port {} goes to {:i} port {}",
+        words::to_bytes(vip),
+        u16::from_be(port),
+        words::to_bytes(choice.addr),
+        u16::from_be(choice.port)
+    );
     ALLOW
 }
 
@@ -93,6 +103,14 @@ pub(crate) fn send(call: &Call<'_>) -> i32 {
     }
     remember_frontend(call, &vip, port, &choice);
     count::counted(Metric::SocketSend, 0);
+    say!(
+        info,
+        "send to {:i} port {} goes to {:i} port {}",
+        words::to_bytes(vip),
+        u16::from_be(port),
+        words::to_bytes(choice.addr),
+        u16::from_be(choice.port)
+    );
     ALLOW
 }
 

@@ -22,6 +22,7 @@ use crate::kernel_pods::KernelPods;
 use crate::load::{
     LoadError, LoadedObject, check_pinned, create_missing, load_object, pin_program,
 };
+use crate::logs::ProgramLog;
 use crate::maps::kernel::{KernelServiceMaps, OpenError, open_array};
 use crate::pins::{Pins, PinsError, WriterLock};
 use crate::pods::PodError;
@@ -75,6 +76,7 @@ pub struct Datapath {
     pods: Arc<KernelPods>,
     meta: MappedArray<Meta>,
     gc: LoadedObject,
+    logs: Vec<ProgramLog>,
     report: StartReport,
     // Socket programs live on in their links; the lock goes last.
     _lock: WriterLock,
@@ -97,8 +99,13 @@ impl Datapath {
             maps_adopted: check_pinned(&pins)?,
             ..StartReport::default()
         };
-        let sock = load_object(OBJECT_SOCK, &pins, config)?;
-        let pod = load_object(OBJECT_POD, &pins, config)?;
+        let mut sock = load_object(OBJECT_SOCK, &pins, config)?;
+        let mut pod = load_object(OBJECT_POD, &pins, config)?;
+        let logs = [&mut sock, &mut pod];
+        let logs = logs
+            .into_iter()
+            .filter_map(LoadedObject::take_log)
+            .collect();
         let gc = load_object(OBJECT_GC, &pins, config)?;
         create_missing(&pins, config.profile)?;
         let meta = open_array(pins.directory(), &META, Access::ReadWrite)?;
@@ -120,6 +127,7 @@ impl Datapath {
             pods,
             meta,
             gc,
+            logs,
             report,
             _lock: lock,
         })
@@ -129,6 +137,12 @@ impl Datapath {
     #[must_use]
     pub fn report(&self) -> StartReport {
         self.report
+    }
+
+    /// What the programs say of their verdicts, if they were built to say it; once. Programs do not
+    /// wait: what is not read in time is lost.
+    pub fn take_logs(&mut self) -> Vec<ProgramLog> {
+        std::mem::take(&mut self.logs)
     }
 
     /// The pin directory.

@@ -17,6 +17,7 @@ use ebpf_abi::program::{Hook, OBJECT_SOCK, PROGRAM_PICK, PROGRAMS, ProgramSpec};
 use zerocopy::IntoBytes as _;
 
 use crate::config::{DatapathConfig, MapProfile};
+use crate::logs::ProgramLog;
 use crate::objects::{self, NotBuilt};
 use crate::pins::{Pins, PinsError, remove_pin};
 use crate::sys;
@@ -112,6 +113,11 @@ impl LoadedObject {
             return None;
         };
         Some(data.fd().as_fd())
+    }
+
+    /// What its programs say; once.
+    pub(crate) fn take_log(&mut self) -> Option<ProgramLog> {
+        ProgramLog::open(self.name, &mut self.ebpf)
     }
 
     /// A program in the library's own form.
