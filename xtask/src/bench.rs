@@ -6,6 +6,7 @@
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
+use crate::build::ebpf::Words;
 use crate::{build, process, workspace};
 
 /// Run the measurements of all crates, or of those whose name contains a word.
@@ -53,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             .for_each(|one| println!("{}/{}", one.package, one.name));
         return Ok(());
     }
-    build::ebpf::build(&build::ebpf::toolchain()?)?;
+    build::ebpf::build(&build::ebpf::toolchain()?, Words::Silent)?;
     for Measurement {
         package,
         name,

@@ -40,8 +40,7 @@ struct Cli {
 enum Task {
     /// Install what this machine lacks: packages, the BPF linker, kubectl.
     Setup,
-    /// Build the BPF programs into target/bpf.
-    BuildEbpf,
+    BuildEbpf(build::ebpf::Arguments),
     /// Make the generated files of proto/api from upstream's schema.
     Codegen(codegen::Args),
     Up(cluster::up::Arguments),
@@ -92,7 +91,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Privileged(step) => return cluster::privileged::perform(step),
         Task::Setup => setup::run()?,
         Task::Codegen(arguments) => codegen::run(&arguments)?,
-        Task::BuildEbpf => build::ebpf::run()?,
+        Task::BuildEbpf(arguments) => build::ebpf::run(&arguments)?,
         Task::Up(arguments) => cluster::up::run(&arguments)?,
         Task::Down(arguments) => cluster::down::run(&arguments)?,
         Task::Image(arguments) => cluster::image::run(&arguments)?,

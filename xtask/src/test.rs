@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
+use crate::build::ebpf::Words;
 use crate::build::host::{self, Profile};
 use crate::{archive, build, leaks, process, setup, workspace};
 
@@ -28,7 +29,7 @@ const XTASK: &str = "SKEP_XTASK";
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     stage("setup", setup::ensure)?;
     stage("BPF programs", || {
-        build::ebpf::build(&build::ebpf::toolchain()?).map(drop)
+        build::ebpf::build(&build::ebpf::toolchain()?, Words::Silent).map(drop)
     })?;
     stage("programs", || host::build(Profile::Dev))?;
     stage("images", || archive::images(Profile::Dev))?;

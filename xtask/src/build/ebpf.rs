@@ -38,6 +38,34 @@ const PROFILE: [(&str, &str); 7] = [
     ("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "false"),
 ];
 
+/// Build the BPF programs into target/bpf.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Programs that log their verdicts, for debugging; the next build of the agent takes them in.
+    #[arg(long)]
+    log: bool,
+}
+
+/// Whether programs tell their verdicts (feature `log` of package ebpf).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Words {
+    Silent,
+    Logged,
+}
+
+impl Words {
+    pub(crate) fn of(log: bool) -> Self {
+        if log { Self::Logged } else { Self::Silent }
+    }
+
+    fn features(self) -> &'static str {
+        match self {
+            Self::Silent => "bpf",
+            Self::Logged => "bpf,log",
+        }
+    }
+}
+
 /// A compiler that can build for BPF.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
@@ -78,9 +106,9 @@ impl Toolchain {
 }
 
 /// Builds all objects and says what was made by which compiler.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let toolchain = toolchain()?;
-    let changed = build(&toolchain)?;
+    let changed = build(&toolchain, Words::of(arguments.log))?;
     println!(
         "BPF objects in {} ({})",
         workspace::bpf_objects().display(),
@@ -93,12 +121,13 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Builds all objects; returns the names of those whose bytes changed.
-pub(crate) fn build(toolchain: &Toolchain) -> Result<Vec<String>> {
+pub(crate) fn build(toolchain: &Toolchain, words: Words) -> Result<Vec<String>> {
     let names = programs()?;
     if names.is_empty() {
         bail!("package ebpf has no binary target with `required-features = [\"bpf\"]`");
     }
-    process::run(cargo(toolchain, "build").arg("--bins"))
+    let mut command = for_bpf(toolchain, Command::new(&toolchain.cargo), "build", words);
+    process::run(command.arg("--bins"))
         .context("build the BPF programs (is `cargo xtask setup` done?)")?;
     install(&names)
 }
@@ -107,16 +136,12 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<Vec<String>> {
 /// would find the one of the host's toolchain first.
 pub(crate) fn clippy(toolchain: &Toolchain) -> Command {
     let program = toolchain.cargo.with_file_name("cargo-clippy");
-    let mut command = for_bpf(toolchain, Command::new(program), "clippy");
+    let mut command = for_bpf(toolchain, Command::new(program), "clippy", Words::Logged);
     command.env("CARGO", &toolchain.cargo);
     command
 }
 
-fn cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
-    for_bpf(toolchain, Command::new(&toolchain.cargo), subcommand)
-}
-
-fn for_bpf(toolchain: &Toolchain, mut command: Command, subcommand: &str) -> Command {
+fn for_bpf(toolchain: &Toolchain, mut command: Command, subcommand: &str, words: Words) -> Command {
     command
         .current_dir(workspace::root())
         .args([
@@ -126,7 +151,7 @@ fn for_bpf(toolchain: &Toolchain, mut command: Command, subcommand: &str) -> Com
             "--package",
             "ebpf",
             "--features",
-            "bpf",
+            words.features(),
         ])
         .args(["-Zbuild-std=core", "--target", TARGET, "--target-dir"])
         .arg(workspace::bpf_build())

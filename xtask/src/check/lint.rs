@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use super::{deps, licences, tidy};
+use crate::build::ebpf::Words;
 use crate::{build, process, workspace};
 
 type Check = fn() -> Result<()>;
@@ -55,7 +56,7 @@ fn fmt() -> Result<()> {
 
 /// The datapath embeds the BPF objects: they are built first.
 fn clippy() -> Result<()> {
-    build::ebpf::build(&build::ebpf::toolchain()?)?;
+    build::ebpf::build(&build::ebpf::toolchain()?, Words::Silent)?;
     let mut command = workspace::cargo("clippy");
     command.args(["--quiet", "--workspace", "--all-targets", "--locked"]);
     process::run(command.args(["--", "-D", "warnings"]))

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
+use crate::build::ebpf::Words;
 use crate::build::host::Profile;
 use crate::cluster::privileged;
 use crate::{build, process, workspace};
@@ -87,7 +88,7 @@ pub(crate) fn load(arguments: &LoadArguments) -> Result<()> {
 }
 
 fn build_tool() -> Result<PathBuf> {
-    build::ebpf::build(&build::ebpf::toolchain()?)?;
+    build::ebpf::build(&build::ebpf::toolchain()?, Words::Silent)?;
     let mut command = workspace::cargo("build");
     command.arg("--quiet");
     command.args(["--package", "node-agent-datapath", "--bin", "datapath-tool"]);

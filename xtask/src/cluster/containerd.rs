@@ -1,10 +1,11 @@
 //! containerd's configuration for a node: changes when a containerd release changes its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::files::Cluster;
 use crate::{process, workspace};
 
 /// The image of the container that holds a pod's namespaces. The agent brings it.
@@ -39,6 +40,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) dir: &'a Path,
     /// Whether this machine lets us lower a process's out-of-memory score.
     pub(crate) oom_score: OomScore,
+    /// The program that runs containers, when it is not the machine's.
+    pub(crate) shim: Option<PathBuf>,
 }
 
 /// Without CAP_SYS_RESOURCE runc fails on the sandbox's score of -998 with an opaque message;
@@ -49,10 +52,25 @@ pub(crate) enum OomScore {
     Restricted,
 }
 
-/// The release of the containerd on this machine.
-pub(crate) fn release() -> Result<Release> {
-    let program = workspace::find_program("containerd")
-        .context("containerd is not installed: run `cargo xtask setup`")?;
+/// A program of the cluster's containerd: of the directory that `up` was given, or the machine's.
+pub(crate) fn program(cluster: &Cluster, name: &str) -> Result<PathBuf> {
+    match cluster.containerd()? {
+        Some(directory) => Ok(directory.join(name)),
+        None => workspace::find_program(name).with_context(|| {
+            format!("{name} (of containerd) is not installed: run `cargo xtask setup`")
+        }),
+    }
+}
+
+/// The shim, when it is not the one that containerd would find.
+pub(crate) fn shim(cluster: &Cluster) -> Result<Option<PathBuf>> {
+    let directory = cluster.containerd()?;
+    Ok(directory.map(|directory| directory.join("containerd-shim-runc-v2")))
+}
+
+/// The release of the cluster's containerd.
+pub(crate) fn release(cluster: &Cluster) -> Result<Release> {
+    let program = program(cluster, "containerd")?;
     parse_release(&process::capture(Command::new(program).arg("--version"))?)
 }
 
@@ -90,7 +108,11 @@ pub(crate) fn config(settings: &Settings<'_>) -> String {
         release,
         dir,
         oom_score,
+        shim,
     } = settings;
+    let shim = shim.as_ref().map_or(String::new(), |shim| {
+        format!("runtime_path = {}\n", quote(&shim.to_string_lossy()))
+    });
     let restrict = *oom_score == OomScore::Restricted;
     let disabled: Vec<String> = DISABLED.iter().map(|plugin| quote(plugin)).collect();
     let root = quote(&dir.join("containerd").to_string_lossy());
@@ -118,7 +140,7 @@ pub(crate) fn config(settings: &Settings<'_>) -> String {
              [plugins.\"io.containerd.grpc.v1.cri\".registry]\n\
              config_path = \"/etc/containerd/certs.d\"\n\n\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n\
-             runtime_type = \"io.containerd.runc.v2\"\n\n\
+             runtime_type = \"io.containerd.runc.v2\"\n{shim}\n\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n\
              SystemdCgroup = false\n"
         ),
@@ -137,7 +159,7 @@ pub(crate) fn config(settings: &Settings<'_>) -> String {
              bin_dir = {bin}\nconf_dir = {conf}\nmax_conf_num = 1\n\
              use_internal_loopback = true\n\n\
              [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n\
-             runtime_type = \"io.containerd.runc.v2\"\n\n\
+             runtime_type = \"io.containerd.runc.v2\"\n{shim}\n\
              [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc.options]\n\
              SystemdCgroup = false\n\n\
              [plugins.\"io.containerd.grpc.v1.cri\"]\n\
@@ -189,6 +211,7 @@ mod tests {
                 release,
                 dir: Path::new("/n"),
                 oom_score: OomScore::Restricted,
+                shim: Some("/c/containerd-shim-runc-v2".into()),
             })
         };
         let (one, two) = (of(Release::One), of(Release::Two));
@@ -200,6 +223,7 @@ mod tests {
         for text in [one, two] {
             assert!(text.contains("restrict_oom_score_adj = true"));
             assert!(text.contains("bin_dir = \"/n/cni/bin\""));
+            assert!(text.contains("runtime_path = \"/c/containerd-shim-runc-v2\"\n\n"));
         }
     }
 }

@@ -195,6 +195,17 @@ impl Cluster {
         write_json(&self.dir.join("cluster.json"), network)
     }
 
+    /// The directory of the nodes' containerd, when it is not the machine's.
+    pub(crate) fn containerd(&self) -> Result<Option<PathBuf>> {
+        read_json(&self.dir.join("containerd.json"))
+    }
+
+    pub(crate) fn write_containerd(&self, directory: &Path) -> Result<()> {
+        let directory = std::path::absolute(directory)
+            .with_context(|| format!("find {}", directory.display()))?;
+        write_json(&self.dir.join("containerd.json"), &directory)
+    }
+
     pub(crate) fn nodes(&self) -> Result<Nodes> {
         Ok(read_json(&self.dir.join("nodes.json"))?.unwrap_or_default())
     }

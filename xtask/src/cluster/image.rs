@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
 use super::files::{Cluster, Node};
-use super::privileged;
-use crate::{process, workspace};
+use super::{containerd, privileged};
+use crate::process;
 
 /// Images of a cluster's nodes.
 #[derive(Debug, Subcommand)]
@@ -44,7 +44,7 @@ pub(crate) fn import_on_nodes(cluster: &Cluster, file: &Path) -> Result<()> {
     let running: Vec<_> = nodes
         .iter()
         .map(|node| {
-            let mut command = ctr(node)?;
+            let mut command = ctr(cluster, node)?;
             command
                 .args(["images", "import", "--digests=false"])
                 .arg(file);
@@ -66,7 +66,7 @@ pub(crate) fn import_on_nodes(cluster: &Cluster, file: &Path) -> Result<()> {
             bail!("{}: `{line}`: {}", node.name, said.trim());
         }
         for image in names(&String::from_utf8_lossy(&output.stdout)) {
-            publish(node, image)?;
+            publish(cluster, node, image)?;
         }
     }
     Ok(())
@@ -74,9 +74,9 @@ pub(crate) fn import_on_nodes(cluster: &Cluster, file: &Path) -> Result<()> {
 
 /// containerd 1.7 tells its runtime interface of an imported image only when the image changes
 /// afterwards; a label is such a change, and harmless elsewhere.
-fn publish(node: &Node, image: &str) -> Result<()> {
+fn publish(cluster: &Cluster, node: &Node, image: &str) -> Result<()> {
     let label = "io.cri-containerd.image=managed";
-    process::quiet(ctr(node)?.args(["images", "label", image, label]))
+    process::quiet(ctr(cluster, node)?.args(["images", "label", image, label]))
         .with_context(|| format!("{}: publish {image}", node.name))
 }
 
@@ -96,9 +96,8 @@ fn names(said: &str) -> Vec<&str> {
     found
 }
 
-fn ctr(node: &Node) -> Result<Command> {
-    let program = workspace::find_program("ctr")
-        .context("ctr (of containerd) is not installed: run `cargo xtask setup`")?;
+fn ctr(cluster: &Cluster, node: &Node) -> Result<Command> {
+    let program = containerd::program(cluster, "ctr")?;
     let mut command = Command::new(program);
     command.args([
         "--address",

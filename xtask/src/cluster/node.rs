@@ -21,7 +21,7 @@ use super::files::{Cluster, ControlPlane, Network, Node, Nodes};
 use super::supervise::{self, OnReload, Service};
 use super::{control_plane, mounts, resolver, underlay, wait};
 use crate::build::host::Profile;
-use crate::{process, workspace};
+use crate::process;
 
 /// containerd's socket, as the node sees it.
 const AGENT_SOCKET: &str = "/run/skep/agent.sock";
@@ -278,9 +278,10 @@ fn prepare_files(cluster: &Cluster, network: &Network, node: u8) -> Result<()> {
         .collect();
     write(&dir.join("resolv.conf"), &lines.concat())?;
     let config = containerd::config(&Settings {
-        release: containerd::release()?,
+        release: containerd::release(cluster)?,
         dir: &dir,
         oom_score: containerd::oom_score()?,
+        shim: containerd::shim(cluster)?,
     });
     write(&dir.join("containerd.toml"), &config)?;
     let services = services(cluster, network, node)?;
@@ -293,7 +294,7 @@ fn services(cluster: &Cluster, network: &Network, node: u8) -> Result<Vec<Servic
     let dir = cluster.node_dir(&name);
     let containerd = Service {
         name: "containerd".to_owned(),
-        program: workspace::find_program("containerd").context("containerd is not installed")?,
+        program: containerd::program(cluster, "containerd")?,
         arguments: vec!["--config".to_owned(), text(&dir.join("containerd.toml"))],
         log: cluster.log(&format!("{name}-containerd")),
         after: None,

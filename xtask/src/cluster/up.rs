@@ -4,6 +4,7 @@
 //! the step, the reason and the log.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +14,7 @@ use super::control_plane::{self, Wanted, WasRunning};
 use super::files::{self, Cluster, DataplaneMode, Network, Node, Store};
 use super::{client, image, links, privileged};
 use crate::archive;
+use crate::build::ebpf::Words;
 use crate::build::host::{self, Profile};
 use crate::{build, setup};
 
@@ -35,6 +37,12 @@ pub(crate) struct Arguments {
     /// Optimised programs.
     #[arg(long)]
     pub(crate) release: bool,
+    /// BPF programs that log their verdicts to the agents' logs; slower.
+    #[arg(long, conflicts_with = "prebuilt")]
+    pub(crate) debug_log: bool,
+    /// A directory with another containerd, its shim and ctr than the machine's, in a new cluster.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) containerd: Option<PathBuf>,
     /// Takes the programs and images as they are.
     #[arg(long, hide = true)]
     pub(crate) prebuilt: bool,
@@ -49,10 +57,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let profile = Profile::of(arguments.release);
     if !arguments.prebuilt {
         step("setup", setup::ensure)?;
-        step("programs", || build_programs(profile))?;
+        let words = Words::of(arguments.debug_log);
+        step("programs", || build_programs(profile, words))?;
         step("images", || archive::images(profile))?;
     }
-    let network = step("network", || network(&cluster))?;
+    let containerd = arguments.containerd.as_deref();
+    let network = step("network", || network(&cluster, containerd))?;
     let wanted = Wanted {
         index: network.index,
         store: arguments.store,
@@ -102,15 +112,18 @@ fn step<T>(name: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// The compilers' own progress goes to the terminal: a first build takes minutes.
-fn build_programs(profile: Profile) -> Result<()> {
+fn build_programs(profile: Profile, words: Words) -> Result<()> {
     println!();
-    build::ebpf::build(&build::ebpf::toolchain()?)?;
+    build::ebpf::build(&build::ebpf::toolchain()?, words)?;
     host::build(profile)
 }
 
-fn network(cluster: &Cluster) -> Result<Network> {
+fn network(cluster: &Cluster, containerd: Option<&Path>) -> Result<Network> {
     let logs = cluster.logs();
     std::fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
+    if let Some(directory) = containerd {
+        cluster.write_containerd(directory)?;
+    }
     privileged::run(&["network-up", &cluster.name])?;
     cluster.network()?.context("the network step wrote nothing")
 }
@@ -147,7 +160,7 @@ fn reload_if_changed(
 }
 
 /// Relative when the user stands in the tree's root, as the README has it.
-fn shown(path: &std::path::Path) -> String {
+fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here)
         .unwrap_or(path)
