@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use control_plane_client::{
-    ApiError, ApiHandle, Cached, Clock, DeleteOptions, EventRecorder, Informers, Kind, Object,
-    ObjectKey, Patch, Resource,
+    ApiError, ApiHandle, Cached, Clock, DeleteOptions, EventRecorder, Expectations, Informers,
+    Kind, Object, ObjectKey, Patch, Resource, Selection, Trust,
 };
 use serde_json::{Value, json};
 
@@ -108,6 +108,30 @@ impl Context {
             .patch(K::RESOURCE, &seen.key, None, Patch::Merge(change))
             .await
             .map_err(failed("patch", K::RESOURCE, &seen.key))
+    }
+
+    /// Whether informers show what a controller wrote about `key`, as `check` finds; when writes may have
+    /// been lost, the objects `K` of its namespace are listed live first.
+    pub(crate) async fn trust<K: Kind>(
+        &self,
+        expectations: &Expectations<ObjectKey>,
+        key: &ObjectKey,
+        check: impl Fn() -> Trust,
+    ) -> Result<bool, ReconcileError> {
+        match check() {
+            Trust::Trusted => Ok(true),
+            Trust::Waiting => Ok(false),
+            Trust::Uncertain => {
+                let what = Selection {
+                    namespace: Some(key.namespace.to_string()),
+                    ..Selection::default()
+                };
+                let list = self.api().list(K::RESOURCE, &what).await;
+                let list = list.map_err(failed("list", K::RESOURCE, key))?;
+                expectations.expect_revision(key, list.revision);
+                Ok(check() == Trust::Trusted)
+            }
+        }
     }
 
     /// Deletes exactly this object; gone already is well.

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use control_plane_client::events::reference;
 use control_plane_client::resources::{DEPLOYMENTS, REPLICA_SETS};
 use control_plane_client::{
-    Cached, Change, DeleteOptions, EventType, Expectations, Informer, ObjectKey, Selection,
-    Snapshot, Subscription, Trust, WorkQueue, selector,
+    Cached, Change, DeleteOptions, EventType, Expectations, Informer, ObjectKey, Snapshot,
+    Subscription, WorkQueue, selector,
 };
 use proto_api::types::Object as _;
 use proto_api::types::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
@@ -72,20 +72,9 @@ impl DeploymentController {
             };
             self.expectations.check(key, sets.revision(), gone)
         };
-        match check() {
-            Trust::Trusted => Ok(true),
-            Trust::Waiting => Ok(false),
-            Trust::Uncertain => {
-                let what = Selection {
-                    namespace: Some(key.namespace.to_string()),
-                    ..Selection::default()
-                };
-                let list = self.context.api().list(REPLICA_SETS, &what).await;
-                let list = list.map_err(failed("list", REPLICA_SETS, key))?;
-                self.expectations.expect_revision(key, list.revision);
-                Ok(check() == Trust::Trusted)
-            }
-        }
+        self.context
+            .trust::<ReplicaSet>(&self.expectations, key, check)
+            .await
     }
 
     /// The sets that are the Deployment's, after adoption and release.

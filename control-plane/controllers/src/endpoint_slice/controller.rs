@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use control_plane_client::resources::ENDPOINT_SLICES;
 use control_plane_client::{
-    Cached, Change, DeleteOptions, Expectations, Informer, ObjectKey, Selection, Subscription,
-    Trust, WorkQueue, selector,
+    Cached, Change, DeleteOptions, Expectations, Informer, ObjectKey, Subscription, WorkQueue,
+    selector,
 };
 use jiff::Timestamp;
 use proto_api::types::Object as _;
@@ -85,20 +85,9 @@ impl EndpointSliceController {
             let gone = |uid: &str| !own.iter().any(|slice| slice.value.uid() == uid);
             self.expectations.check(key, slices.revision(), gone)
         };
-        match check() {
-            Trust::Trusted => Ok(true),
-            Trust::Waiting => Ok(false),
-            Trust::Uncertain => {
-                let what = Selection {
-                    namespace: Some(key.namespace.to_string()),
-                    ..Selection::default()
-                };
-                let list = self.context.api().list(ENDPOINT_SLICES, &what).await;
-                let list = list.map_err(failed("list", ENDPOINT_SLICES, key))?;
-                self.expectations.expect_revision(key, list.revision);
-                Ok(check() == Trust::Trusted)
-            }
-        }
+        self.context
+            .trust::<EndpointSlice>(&self.expectations, key, check)
+            .await
     }
 
     fn plan(&self, service: &Cached<Service>, spec: &ServiceSpec) -> (Writes, Option<Timestamp>) {

@@ -11,7 +11,7 @@ use control_plane_client::resources::{PODS, REPLICA_SETS};
 use control_plane_client::supervise::chain;
 use control_plane_client::{
     ApiError, Cached, Change as StoreChange, DeleteOptions, EventType, Expectations, Informer,
-    ObjectKey, Patch, Selection, Snapshot, Subscription, Trust, WorkQueue, selector,
+    ObjectKey, Patch, Snapshot, Subscription, WorkQueue, selector,
 };
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -77,20 +77,9 @@ impl ReplicaSetController {
             self.expectations
                 .check(key, pods.revision(), |uid| !staying.contains(uid))
         };
-        match check() {
-            Trust::Trusted => Ok(true),
-            Trust::Waiting => Ok(false),
-            Trust::Uncertain => {
-                let what = Selection {
-                    namespace: Some(key.namespace.to_string()),
-                    ..Selection::default()
-                };
-                let list = self.context.api().list(PODS, &what).await;
-                let list = list.map_err(failed("list", PODS, key))?;
-                self.expectations.expect_revision(key, list.revision);
-                Ok(check() == Trust::Trusted)
-            }
-        }
+        self.context
+            .trust::<Pod>(&self.expectations, key, check)
+            .await
     }
 
     /// The pods that are the set's, after adoption and release.
