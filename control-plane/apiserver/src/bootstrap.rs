@@ -1,12 +1,14 @@
-//! What every cluster has from its first second: four namespaces, and the `kubernetes` service.
+//! What every cluster has from its first second: four namespaces, the system's priority classes,
+//! flow schemas and priority levels, the range of service addresses, and the `kubernetes` service.
 //! Where that service leads is told by `members`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::auth::User;
+use crate::registry::{flow_control, priority_class};
 use crate::server::{Server, WriteContext};
 use crate::status::StatusError;
 
@@ -30,6 +32,10 @@ pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<
             )
             .await?;
     }
+    for (group, plural, object) in fixed_objects(server) {
+        let kind = server.kind(group, "v1", plural)?;
+        server.ensure(&kind, "", object, &context).await?;
+    }
     let services = server.kind("", "v1", "services")?;
     let address = server.service_cidr.address(1);
     let service = json!({
@@ -43,4 +49,22 @@ pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<
         },
     });
     server.ensure(&services, "default", service, &context).await
+}
+
+/// Objects of the cluster that are made once: group, plural, object.
+fn fixed_objects(server: &Server) -> Vec<(&'static str, &'static str, Value)> {
+    let classes = priority_class::system_classes()
+        .map(|class| ("scheduling.k8s.io", "priorityclasses", class));
+    let group = "flowcontrol.apiserver.k8s.io";
+    let levels = flow_control::levels().into_iter();
+    let levels = levels.map(|level| (group, "prioritylevelconfigurations", level));
+    let schemas = flow_control::schemas().into_iter();
+    let schemas = schemas.map(|schema| (group, "flowschemas", schema));
+    let range = json!({
+        "metadata": {"name": SERVICE},
+        "spec": {"cidrs": [server.service_cidr.to_string()]},
+    });
+    let range = ("networking.k8s.io", "servicecidrs", range);
+    let all = classes.chain(levels).chain(schemas);
+    all.chain(std::iter::once(range)).collect()
 }

@@ -47,6 +47,7 @@ impl Path {
 enum Problem {
     Required,
     Invalid(String),
+    InvalidUnshown,
     NotSupported {
         value: String,
         supported: Vec<String>,
@@ -89,6 +90,11 @@ impl FieldError {
     /// The value breaks a rule.
     pub fn invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(path, Problem::Invalid(value.into().to_string()), detail)
+    }
+
+    /// The value breaks a rule, and is not worth showing.
+    pub fn invalid_unshown(path: &Path, detail: impl Into<String>) -> Self {
+        Self::new(path, Problem::InvalidUnshown, detail)
     }
 
     /// The value is none of the known ones.
@@ -143,7 +149,7 @@ impl FieldError {
     pub fn reason(&self) -> &'static str {
         match self.problem {
             Problem::Required => "FieldValueRequired",
-            Problem::Invalid(_) => "FieldValueInvalid",
+            Problem::Invalid(_) | Problem::InvalidUnshown => "FieldValueInvalid",
             Problem::NotSupported { .. } => "FieldValueNotSupported",
             Problem::Duplicate(_) => "FieldValueDuplicate",
             Problem::Forbidden => "FieldValueForbidden",
@@ -159,6 +165,7 @@ impl FieldError {
         let head = match &self.problem {
             Problem::Required => "Required value".to_owned(),
             Problem::Invalid(value) => format!("Invalid value: {value}"),
+            Problem::InvalidUnshown => "Invalid value".to_owned(),
             Problem::NotSupported { value, supported } => {
                 let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
                 format!(

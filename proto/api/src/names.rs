@@ -23,6 +23,10 @@ const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower ca
     characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
     'example.com', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid \
+    DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end \
+    with an alphanumeric character (e.g. '*.example.com', regex used for validation is \
+    '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or \
     '-', start with an alphabetic character, and end with an alphanumeric character (e.g. \
     'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
@@ -100,6 +104,13 @@ pub fn dns_label(value: &str) -> Vec<String> {
 pub fn dns_subdomain(value: &str) -> Vec<String> {
     let valid = value.split('.').all(is_label);
     check(value, SUBDOMAIN_MAX, valid, SUBDOMAIN)
+}
+
+/// A subdomain behind `*.`: hosts of ingresses.
+pub fn wildcard_subdomain(value: &str) -> Vec<String> {
+    let rest = value.strip_prefix("*.");
+    let valid = rest.is_some_and(|rest| rest.split('.').all(is_label));
+    check(value, SUBDOMAIN_MAX, valid, WILDCARD)
 }
 
 /// An RFC 1035 label: names of services.

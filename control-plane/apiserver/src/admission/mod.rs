@@ -57,9 +57,9 @@ impl Admission {
         if target.kind.kind == "Pod" {
             self.complete_service_account(target, object).await?;
             tolerations::complete(object);
-            priority::complete(target, object)?;
+            self.complete_priority(target, object)?;
         }
-        Ok(())
+        self.check_default_class(target, object)
     }
 
     /// Refuses a creation that was asked for as an update by who may only update.
@@ -89,6 +89,7 @@ impl Admission {
         old: &Value,
     ) -> Result<(), StatusError> {
         self.check_node_write(target, user, new, Some(old))?;
+        self.check_default_class(target, new)?;
         self.check_escalation(target, user, new, Some(old))?;
         self.check_certificate(target, user, new, old)
     }
@@ -105,6 +106,7 @@ impl Admission {
         old: &Value,
     ) -> Result<(), StatusError> {
         namespace::check_delete(target)?;
+        priority::check_delete(target)?;
         Self::check_node_delete(target, user, old)
     }
 }

@@ -204,6 +204,8 @@ pub struct StatusPeek<'a> {
     pub nominated_node_name: Scalar<'a>,
     #[serde(borrow)]
     pub replicas: Scalar<'a>,
+    #[serde(borrow)]
+    pub succeeded: Scalar<'a>,
 }
 
 /// Selectable fields of an object reference.

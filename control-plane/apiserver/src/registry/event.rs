@@ -68,7 +68,11 @@ pub(super) const FIELDS_VIEW: &[(&str, FieldReader)] = &[
     ("type", |p| p.kind_type.or("")),
 ];
 
-pub(super) const VIEW: View = View { show, store };
+pub(super) const VIEW: View = View {
+    stored: "v1",
+    show,
+    store,
+};
 
 /// Names of the two forms: core, events.k8s.io.
 const RENAMED: &[(&str, &str)] = &[

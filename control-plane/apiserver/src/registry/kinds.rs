@@ -1,109 +1,88 @@
 //! The table of kinds. A new built-in kind is a row here and a strategy beside it.
 
-use super::Scope::{Cluster, Namespaced};
 use super::Subresource::{
     Approval, Attach, Binding, Ephemeralcontainers, Eviction, Exec, Finalize, Log, Portforward,
     Proxy, Resize, Scale, Status, Token,
 };
-use super::row::Row as Kind;
+use super::row::{GroupVersion, Row, cluster, namespaced};
 use super::{
-    admission_policy, certificate_request, config_map, controller_revision, daemon_set,
-    endpoint_slice, endpoints, event, lease, limit_range, namespace, node, pod, pod_template, rbac,
-    replication_controller, resource_quota, secret, service, service_account, stateful_set,
-    trust_bundle, volume, volume_claim, webhook_configuration, workload,
+    FieldReader, admission_policy, autoscaling, batch, certificate_request, config_map,
+    controller_revision, csi, daemon_set, endpoint_slice, endpoints, event, flow_control, ingress,
+    lease, limit_range, namespace, network_policy, node, pod, pod_disruption_budget, pod_template,
+    priority_class, rbac, replication_controller, resource_quota, runtime_class, secret, service,
+    service_account, service_address, stateful_set, storage_class, trust_bundle, volume,
+    volume_claim, webhook_configuration, workload,
 };
 
-pub(super) const KINDS: &[Kind] = &[
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "ConfigMap",
-        plural: "configmaps",
-        singular: "configmap",
-        short: &["cm"],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[],
-        table: &config_map::TABLE,
-        strategy: &config_map::ConfigMap,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "Endpoints",
-        plural: "endpoints",
-        singular: "endpoints",
-        short: &["ep"],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[],
-        table: &endpoints::TABLE,
-        strategy: &endpoints::Endpoints,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "Event",
-        plural: "events",
-        singular: "event",
-        short: &["ev"],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: event::FIELDS,
-        table: &event::TABLE,
-        strategy: &event::Event,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "Namespace",
-        plural: "namespaces",
-        singular: "namespace",
-        short: &["ns"],
-        categories: &[],
-        scope: Cluster,
-        subresources: &[Finalize, Status],
-        fields: &[("status.phase", |p| p.status.phase.or(""))],
-        table: &namespace::TABLE,
-        strategy: &namespace::Namespace,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "Node",
-        plural: "nodes",
-        singular: "node",
-        short: &["no"],
-        categories: &[],
-        scope: Cluster,
-        subresources: &[Proxy, Status],
-        fields: &[("spec.unschedulable", |p| p.spec.unschedulable.or("false"))],
-        table: &node::TABLE,
-        strategy: &node::Node,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "Pod",
-        plural: "pods",
-        singular: "pod",
-        short: &["po"],
-        categories: &["all"],
-        scope: Namespaced,
-        subresources: &[
+const CORE: GroupVersion = ("", "v1");
+const ADMISSION: GroupVersion = ("admissionregistration.k8s.io", "v1");
+const APPS: GroupVersion = ("apps", "v1");
+const AUTOSCALING_V1: GroupVersion = ("autoscaling", "v1");
+const AUTOSCALING: GroupVersion = ("autoscaling", "v2");
+const BATCH: GroupVersion = ("batch", "v1");
+const CERTIFICATES: GroupVersion = ("certificates.k8s.io", "v1");
+const COORDINATION: GroupVersion = ("coordination.k8s.io", "v1");
+const DISCOVERY: GroupVersion = ("discovery.k8s.io", "v1");
+const EVENTS: GroupVersion = ("events.k8s.io", "v1");
+const FLOW_CONTROL: GroupVersion = ("flowcontrol.apiserver.k8s.io", "v1");
+const NETWORKING: GroupVersion = ("networking.k8s.io", "v1");
+const NODE: GroupVersion = ("node.k8s.io", "v1");
+const POLICY: GroupVersion = ("policy", "v1");
+const RBAC: GroupVersion = ("rbac.authorization.k8s.io", "v1");
+const SCHEDULING: GroupVersion = ("scheduling.k8s.io", "v1");
+const STORAGE: GroupVersion = ("storage.k8s.io", "v1");
+
+const NAMESPACE_FIELDS: &[(&str, FieldReader)] = &[("status.phase", |p| p.status.phase.or(""))];
+const NODE_FIELDS: &[(&str, FieldReader)] =
+    &[("spec.unschedulable", |p| p.spec.unschedulable.or("false"))];
+const SECRET_FIELDS: &[(&str, FieldReader)] = &[("type", |p| p.kind_type.or(""))];
+const SERVICE_FIELDS: &[(&str, FieldReader)] = &[
+    ("spec.clusterIP", |p| p.spec.cluster_ip.or("")),
+    ("spec.type", |p| p.spec.kind_type.or("")),
+];
+const REPLICA_FIELDS: &[(&str, FieldReader)] =
+    &[("status.replicas", |p| p.status.replicas.or("0"))];
+const JOB_FIELDS: &[(&str, FieldReader)] = &[("status.successful", |p| p.status.succeeded.or("0"))];
+const SIGNER_FIELDS: &[(&str, FieldReader)] = &[("spec.signerName", |p| p.spec.signer_name.or(""))];
+
+pub(super) const KINDS: &[Row] = &[
+    namespaced(
+        CORE,
+        "ConfigMap",
+        "configmaps",
+        &config_map::ConfigMap,
+        &config_map::TABLE,
+    )
+    .short(&["cm"]),
+    namespaced(
+        CORE,
+        "Endpoints",
+        "endpoints",
+        &endpoints::Endpoints,
+        &endpoints::TABLE,
+    )
+    .short(&["ep"]),
+    namespaced(CORE, "Event", "events", &event::Event, &event::TABLE)
+        .short(&["ev"])
+        .fields(event::FIELDS),
+    cluster(
+        CORE,
+        "Namespace",
+        "namespaces",
+        &namespace::Namespace,
+        &namespace::TABLE,
+    )
+    .short(&["ns"])
+    .subresources(&[Finalize, Status])
+    .fields(NAMESPACE_FIELDS),
+    cluster(CORE, "Node", "nodes", &node::Node, &node::TABLE)
+        .short(&["no"])
+        .subresources(&[Proxy, Status])
+        .fields(NODE_FIELDS),
+    namespaced(CORE, "Pod", "pods", &pod::Pod, &pod::TABLE)
+        .short(&["po"])
+        .all()
+        .subresources(&[
             Attach,
             Binding,
             Ephemeralcontainers,
@@ -114,478 +93,389 @@ pub(super) const KINDS: &[Kind] = &[
             Proxy,
             Resize,
             Status,
-        ],
-        fields: pod::FIELDS,
-        table: &pod::TABLE,
-        strategy: &pod::Pod,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "Secret",
-        plural: "secrets",
-        singular: "secret",
-        short: &[],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[("type", |p| p.kind_type.or(""))],
-        table: &secret::TABLE,
-        strategy: &secret::Secret,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "ServiceAccount",
-        plural: "serviceaccounts",
-        singular: "serviceaccount",
-        short: &["sa"],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[Token],
-        fields: &[],
-        table: &service_account::TABLE,
-        strategy: &service_account::ServiceAccount,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "Service",
-        plural: "services",
-        singular: "service",
-        short: &["svc"],
-        categories: &["all"],
-        scope: Namespaced,
-        subresources: &[Proxy, Status],
-        fields: &[
-            ("spec.clusterIP", |p| p.spec.cluster_ip.or("")),
-            ("spec.type", |p| p.spec.kind_type.or("")),
-        ],
-        table: &service::TABLE,
-        strategy: &service::Service,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "apps",
-        version: "v1",
-        kind: "Deployment",
-        plural: "deployments",
-        singular: "deployment",
-        short: &["deploy"],
-        categories: &["all"],
-        scope: Namespaced,
-        subresources: &[Scale, Status],
-        fields: &[],
-        table: &workload::DEPLOYMENT_TABLE,
-        strategy: &workload::Deployment,
-        storage_group: "apps",
-        view: None,
-    },
-    Kind {
-        group: "apps",
-        version: "v1",
-        kind: "ReplicaSet",
-        plural: "replicasets",
-        singular: "replicaset",
-        short: &["rs"],
-        categories: &["all"],
-        scope: Namespaced,
-        subresources: &[Scale, Status],
-        fields: &[("status.replicas", |p| p.status.replicas.or("0"))],
-        table: &workload::REPLICA_SET_TABLE,
-        strategy: &workload::ReplicaSet,
-        storage_group: "apps",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "LimitRange",
-        plural: "limitranges",
-        singular: "limitrange",
-        short: &["limits"],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[],
-        table: &limit_range::TABLE,
-        strategy: &limit_range::LimitRange,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "PersistentVolume",
-        plural: "persistentvolumes",
-        singular: "persistentvolume",
-        short: &["pv"],
-        categories: &[],
-        scope: Cluster,
-        subresources: &[Status],
-        fields: &[],
-        table: &volume::TABLE,
-        strategy: &volume::Volume,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "PersistentVolumeClaim",
-        plural: "persistentvolumeclaims",
-        singular: "persistentvolumeclaim",
-        short: &["pvc"],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[Status],
-        fields: &[],
-        table: &volume_claim::TABLE,
-        strategy: &volume_claim::VolumeClaim,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "PodTemplate",
-        plural: "podtemplates",
-        singular: "podtemplate",
-        short: &[],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[],
-        table: &pod_template::TABLE,
-        strategy: &pod_template::PodTemplate,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "ReplicationController",
-        plural: "replicationcontrollers",
-        singular: "replicationcontroller",
-        short: &["rc"],
-        categories: &["all"],
-        scope: Namespaced,
-        subresources: &[Scale, Status],
-        fields: &[("status.replicas", |p| p.status.replicas.or("0"))],
-        table: &replication_controller::TABLE,
-        strategy: &replication_controller::ReplicationController,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "",
-        version: "v1",
-        kind: "ResourceQuota",
-        plural: "resourcequotas",
-        singular: "resourcequota",
-        short: &["quota"],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[Status],
-        fields: &[],
-        table: &resource_quota::TABLE,
-        strategy: &resource_quota::ResourceQuota,
-        storage_group: "",
-        view: None,
-    },
-    Kind {
-        group: "admissionregistration.k8s.io",
-        version: "v1",
-        kind: "MutatingAdmissionPolicy",
-        plural: "mutatingadmissionpolicies",
-        singular: "mutatingadmissionpolicy",
-        short: &[],
-        categories: &["api-extensions"],
-        scope: Cluster,
-        subresources: &[],
-        fields: &[],
-        table: &admission_policy::MUTATING_TABLE,
-        strategy: &admission_policy::Policy::Mutating,
-        storage_group: "admissionregistration.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "admissionregistration.k8s.io",
-        version: "v1",
-        kind: "MutatingAdmissionPolicyBinding",
-        plural: "mutatingadmissionpolicybindings",
-        singular: "mutatingadmissionpolicybinding",
-        short: &[],
-        categories: &["api-extensions"],
-        scope: Cluster,
-        subresources: &[],
-        fields: &[],
-        table: &admission_policy::BINDING_TABLE,
-        strategy: &admission_policy::Binding(admission_policy::Policy::Mutating),
-        storage_group: "admissionregistration.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "admissionregistration.k8s.io",
-        version: "v1",
-        kind: "MutatingWebhookConfiguration",
-        plural: "mutatingwebhookconfigurations",
-        singular: "mutatingwebhookconfiguration",
-        short: &[],
-        categories: &["api-extensions"],
-        scope: Cluster,
-        subresources: &[],
-        fields: &[],
-        table: &webhook_configuration::TABLE,
-        strategy: &webhook_configuration::WebhookConfiguration::Mutating,
-        storage_group: "admissionregistration.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "admissionregistration.k8s.io",
-        version: "v1",
-        kind: "ValidatingAdmissionPolicy",
-        plural: "validatingadmissionpolicies",
-        singular: "validatingadmissionpolicy",
-        short: &[],
-        categories: &["api-extensions"],
-        scope: Cluster,
-        subresources: &[Status],
-        fields: &[],
-        table: &admission_policy::VALIDATING_TABLE,
-        strategy: &admission_policy::Policy::Validating,
-        storage_group: "admissionregistration.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "admissionregistration.k8s.io",
-        version: "v1",
-        kind: "ValidatingAdmissionPolicyBinding",
-        plural: "validatingadmissionpolicybindings",
-        singular: "validatingadmissionpolicybinding",
-        short: &[],
-        categories: &["api-extensions"],
-        scope: Cluster,
-        subresources: &[],
-        fields: &[],
-        table: &admission_policy::BINDING_TABLE,
-        strategy: &admission_policy::Binding(admission_policy::Policy::Validating),
-        storage_group: "admissionregistration.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "admissionregistration.k8s.io",
-        version: "v1",
-        kind: "ValidatingWebhookConfiguration",
-        plural: "validatingwebhookconfigurations",
-        singular: "validatingwebhookconfiguration",
-        short: &[],
-        categories: &["api-extensions"],
-        scope: Cluster,
-        subresources: &[],
-        fields: &[],
-        table: &webhook_configuration::TABLE,
-        strategy: &webhook_configuration::WebhookConfiguration::Validating,
-        storage_group: "admissionregistration.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "apps",
-        version: "v1",
-        kind: "ControllerRevision",
-        plural: "controllerrevisions",
-        singular: "controllerrevision",
-        short: &[],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[],
-        table: &controller_revision::TABLE,
-        strategy: &controller_revision::ControllerRevision,
-        storage_group: "apps",
-        view: None,
-    },
-    Kind {
-        group: "apps",
-        version: "v1",
-        kind: "DaemonSet",
-        plural: "daemonsets",
-        singular: "daemonset",
-        short: &["ds"],
-        categories: &["all"],
-        scope: Namespaced,
-        subresources: &[Status],
-        fields: &[],
-        table: &daemon_set::TABLE,
-        strategy: &daemon_set::DaemonSet,
-        storage_group: "apps",
-        view: None,
-    },
-    Kind {
-        group: "apps",
-        version: "v1",
-        kind: "StatefulSet",
-        plural: "statefulsets",
-        singular: "statefulset",
-        short: &["sts"],
-        categories: &["all"],
-        scope: Namespaced,
-        subresources: &[Scale, Status],
-        fields: &[],
-        table: &stateful_set::TABLE,
-        strategy: &stateful_set::StatefulSet,
-        storage_group: "apps",
-        view: None,
-    },
-    Kind {
-        group: "certificates.k8s.io",
-        version: "v1",
-        kind: "CertificateSigningRequest",
-        plural: "certificatesigningrequests",
-        singular: "certificatesigningrequest",
-        short: &["csr"],
-        categories: &[],
-        scope: Cluster,
-        subresources: &[Approval, Status],
-        fields: &[("spec.signerName", |p| p.spec.signer_name.or(""))],
-        table: &certificate_request::TABLE,
-        strategy: &certificate_request::CertificateRequest,
-        storage_group: "certificates.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "certificates.k8s.io",
-        version: "v1",
-        kind: "ClusterTrustBundle",
-        plural: "clustertrustbundles",
-        singular: "clustertrustbundle",
-        short: &[],
-        categories: &[],
-        scope: Cluster,
-        subresources: &[],
-        fields: &[("spec.signerName", |p| p.spec.signer_name.or(""))],
-        table: &trust_bundle::TABLE,
-        strategy: &trust_bundle::TrustBundle,
-        storage_group: "certificates.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "coordination.k8s.io",
-        version: "v1",
-        kind: "Lease",
-        plural: "leases",
-        singular: "lease",
-        short: &[],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[],
-        table: &lease::TABLE,
-        strategy: &lease::Lease,
-        storage_group: "coordination.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "discovery.k8s.io",
-        version: "v1",
-        kind: "EndpointSlice",
-        plural: "endpointslices",
-        singular: "endpointslice",
-        short: &[],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[],
-        table: &endpoint_slice::TABLE,
-        strategy: &endpoint_slice::EndpointSlice,
-        storage_group: "discovery.k8s.io",
-        view: None,
-    },
-    Kind {
-        group: "events.k8s.io",
-        version: "v1",
-        kind: "Event",
-        plural: "events",
-        singular: "event",
-        short: &["ev"],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: event::FIELDS_VIEW,
-        table: &event::TABLE,
-        strategy: &event::Event,
-        storage_group: "",
-        view: Some(event::VIEW),
-    },
-    Kind {
-        group: rbac::GROUP,
-        version: "v1",
-        kind: "ClusterRoleBinding",
-        plural: "clusterrolebindings",
-        singular: "clusterrolebinding",
-        short: &[],
-        categories: &[],
-        scope: Cluster,
-        subresources: &[],
-        fields: &[],
-        table: &rbac::BINDING_TABLE,
-        strategy: &rbac::CLUSTER_ROLE_BINDING,
-        storage_group: rbac::GROUP,
-        view: None,
-    },
-    Kind {
-        group: rbac::GROUP,
-        version: "v1",
-        kind: "ClusterRole",
-        plural: "clusterroles",
-        singular: "clusterrole",
-        short: &[],
-        categories: &[],
-        scope: Cluster,
-        subresources: &[],
-        fields: &[],
-        table: &rbac::ROLE_TABLE,
-        strategy: &rbac::CLUSTER_ROLE,
-        storage_group: rbac::GROUP,
-        view: None,
-    },
-    Kind {
-        group: rbac::GROUP,
-        version: "v1",
-        kind: "RoleBinding",
-        plural: "rolebindings",
-        singular: "rolebinding",
-        short: &[],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[],
-        table: &rbac::BINDING_TABLE,
-        strategy: &rbac::ROLE_BINDING,
-        storage_group: rbac::GROUP,
-        view: None,
-    },
-    Kind {
-        group: rbac::GROUP,
-        version: "v1",
-        kind: "Role",
-        plural: "roles",
-        singular: "role",
-        short: &[],
-        categories: &[],
-        scope: Namespaced,
-        subresources: &[],
-        fields: &[],
-        table: &rbac::ROLE_TABLE,
-        strategy: &rbac::ROLE,
-        storage_group: rbac::GROUP,
-        view: None,
-    },
+        ])
+        .fields(pod::FIELDS),
+    namespaced(CORE, "Secret", "secrets", &secret::Secret, &secret::TABLE).fields(SECRET_FIELDS),
+    namespaced(
+        CORE,
+        "ServiceAccount",
+        "serviceaccounts",
+        &service_account::ServiceAccount,
+        &service_account::TABLE,
+    )
+    .short(&["sa"])
+    .subresources(&[Token]),
+    namespaced(
+        CORE,
+        "Service",
+        "services",
+        &service::Service,
+        &service::TABLE,
+    )
+    .short(&["svc"])
+    .all()
+    .subresources(&[Proxy, Status])
+    .fields(SERVICE_FIELDS),
+    namespaced(
+        CORE,
+        "LimitRange",
+        "limitranges",
+        &limit_range::LimitRange,
+        &limit_range::TABLE,
+    )
+    .short(&["limits"]),
+    cluster(
+        CORE,
+        "PersistentVolume",
+        "persistentvolumes",
+        &volume::Volume,
+        &volume::TABLE,
+    )
+    .short(&["pv"])
+    .subresources(&[Status]),
+    namespaced(
+        CORE,
+        "PersistentVolumeClaim",
+        "persistentvolumeclaims",
+        &volume_claim::VolumeClaim,
+        &volume_claim::TABLE,
+    )
+    .short(&["pvc"])
+    .subresources(&[Status]),
+    namespaced(
+        CORE,
+        "PodTemplate",
+        "podtemplates",
+        &pod_template::PodTemplate,
+        &pod_template::TABLE,
+    ),
+    namespaced(
+        CORE,
+        "ReplicationController",
+        "replicationcontrollers",
+        &replication_controller::ReplicationController,
+        &replication_controller::TABLE,
+    )
+    .short(&["rc"])
+    .all()
+    .subresources(&[Scale, Status])
+    .fields(REPLICA_FIELDS),
+    namespaced(
+        CORE,
+        "ResourceQuota",
+        "resourcequotas",
+        &resource_quota::ResourceQuota,
+        &resource_quota::TABLE,
+    )
+    .short(&["quota"])
+    .subresources(&[Status]),
+    cluster(
+        ADMISSION,
+        "MutatingAdmissionPolicy",
+        "mutatingadmissionpolicies",
+        &admission_policy::Policy::Mutating,
+        &admission_policy::MUTATING_TABLE,
+    )
+    .categories(&["api-extensions"]),
+    cluster(
+        ADMISSION,
+        "MutatingAdmissionPolicyBinding",
+        "mutatingadmissionpolicybindings",
+        &admission_policy::Binding(admission_policy::Policy::Mutating),
+        &admission_policy::BINDING_TABLE,
+    )
+    .categories(&["api-extensions"]),
+    cluster(
+        ADMISSION,
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        &webhook_configuration::WebhookConfiguration::Mutating,
+        &webhook_configuration::TABLE,
+    )
+    .categories(&["api-extensions"]),
+    cluster(
+        ADMISSION,
+        "ValidatingAdmissionPolicy",
+        "validatingadmissionpolicies",
+        &admission_policy::Policy::Validating,
+        &admission_policy::VALIDATING_TABLE,
+    )
+    .categories(&["api-extensions"])
+    .subresources(&[Status]),
+    cluster(
+        ADMISSION,
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybindings",
+        &admission_policy::Binding(admission_policy::Policy::Validating),
+        &admission_policy::BINDING_TABLE,
+    )
+    .categories(&["api-extensions"]),
+    cluster(
+        ADMISSION,
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        &webhook_configuration::WebhookConfiguration::Validating,
+        &webhook_configuration::TABLE,
+    )
+    .categories(&["api-extensions"]),
+    namespaced(
+        APPS,
+        "Deployment",
+        "deployments",
+        &workload::Deployment,
+        &workload::DEPLOYMENT_TABLE,
+    )
+    .short(&["deploy"])
+    .all()
+    .subresources(&[Scale, Status]),
+    namespaced(
+        APPS,
+        "ReplicaSet",
+        "replicasets",
+        &workload::ReplicaSet,
+        &workload::REPLICA_SET_TABLE,
+    )
+    .short(&["rs"])
+    .all()
+    .subresources(&[Scale, Status])
+    .fields(REPLICA_FIELDS),
+    namespaced(
+        APPS,
+        "ControllerRevision",
+        "controllerrevisions",
+        &controller_revision::ControllerRevision,
+        &controller_revision::TABLE,
+    ),
+    namespaced(
+        APPS,
+        "DaemonSet",
+        "daemonsets",
+        &daemon_set::DaemonSet,
+        &daemon_set::TABLE,
+    )
+    .short(&["ds"])
+    .all()
+    .subresources(&[Status]),
+    namespaced(
+        APPS,
+        "StatefulSet",
+        "statefulsets",
+        &stateful_set::StatefulSet,
+        &stateful_set::TABLE,
+    )
+    .short(&["sts"])
+    .all()
+    .subresources(&[Scale, Status]),
+    namespaced(
+        AUTOSCALING,
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        &autoscaling::HorizontalPodAutoscaler,
+        &autoscaling::TABLE,
+    )
+    .short(&["hpa"])
+    .all()
+    .subresources(&[Status]),
+    namespaced(
+        AUTOSCALING_V1,
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        &autoscaling::HorizontalPodAutoscaler,
+        &autoscaling::TABLE_V1,
+    )
+    .short(&["hpa"])
+    .all()
+    .subresources(&[Status])
+    .view_of(AUTOSCALING.0, autoscaling::VIEW),
+    namespaced(
+        BATCH,
+        "CronJob",
+        "cronjobs",
+        &batch::CronJob,
+        &batch::CRON_JOB_TABLE,
+    )
+    .short(&["cj"])
+    .all()
+    .subresources(&[Status]),
+    namespaced(BATCH, "Job", "jobs", &batch::Job, &batch::JOB_TABLE)
+        .all()
+        .subresources(&[Status])
+        .fields(JOB_FIELDS),
+    cluster(
+        CERTIFICATES,
+        "CertificateSigningRequest",
+        "certificatesigningrequests",
+        &certificate_request::CertificateRequest,
+        &certificate_request::TABLE,
+    )
+    .short(&["csr"])
+    .subresources(&[Approval, Status])
+    .fields(SIGNER_FIELDS),
+    cluster(
+        CERTIFICATES,
+        "ClusterTrustBundle",
+        "clustertrustbundles",
+        &trust_bundle::TrustBundle,
+        &trust_bundle::TABLE,
+    )
+    .fields(SIGNER_FIELDS),
+    namespaced(
+        COORDINATION,
+        "Lease",
+        "leases",
+        &lease::Lease,
+        &lease::TABLE,
+    ),
+    namespaced(
+        DISCOVERY,
+        "EndpointSlice",
+        "endpointslices",
+        &endpoint_slice::EndpointSlice,
+        &endpoint_slice::TABLE,
+    ),
+    namespaced(EVENTS, "Event", "events", &event::Event, &event::TABLE)
+        .short(&["ev"])
+        .fields(event::FIELDS_VIEW)
+        .view_of(CORE.0, event::VIEW),
+    cluster(
+        FLOW_CONTROL,
+        "FlowSchema",
+        "flowschemas",
+        &flow_control::FlowSchema,
+        &flow_control::SCHEMA_TABLE,
+    )
+    .subresources(&[Status]),
+    cluster(
+        FLOW_CONTROL,
+        "PriorityLevelConfiguration",
+        "prioritylevelconfigurations",
+        &flow_control::PriorityLevel,
+        &flow_control::LEVEL_TABLE,
+    )
+    .subresources(&[Status]),
+    namespaced(
+        NETWORKING,
+        "Ingress",
+        "ingresses",
+        &ingress::Ingress,
+        &ingress::TABLE,
+    )
+    .short(&["ing"])
+    .subresources(&[Status]),
+    cluster(
+        NETWORKING,
+        "IngressClass",
+        "ingressclasses",
+        &ingress::IngressClass,
+        &ingress::CLASS_TABLE,
+    ),
+    cluster(
+        NETWORKING,
+        "IPAddress",
+        "ipaddresses",
+        &service_address::IpAddress,
+        &service_address::ADDRESS_TABLE,
+    )
+    .short(&["ip"]),
+    namespaced(
+        NETWORKING,
+        "NetworkPolicy",
+        "networkpolicies",
+        &network_policy::NetworkPolicy,
+        &network_policy::TABLE,
+    )
+    .short(&["netpol"]),
+    cluster(
+        NETWORKING,
+        "ServiceCIDR",
+        "servicecidrs",
+        &service_address::ServiceRange,
+        &service_address::RANGE_TABLE,
+    )
+    .subresources(&[Status]),
+    cluster(
+        NODE,
+        "RuntimeClass",
+        "runtimeclasses",
+        &runtime_class::RuntimeClass,
+        &runtime_class::TABLE,
+    ),
+    namespaced(
+        POLICY,
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        &pod_disruption_budget::PodDisruptionBudget,
+        &pod_disruption_budget::TABLE,
+    )
+    .short(&["pdb"])
+    .subresources(&[Status]),
+    cluster(
+        RBAC,
+        "ClusterRoleBinding",
+        "clusterrolebindings",
+        &rbac::CLUSTER_ROLE_BINDING,
+        &rbac::BINDING_TABLE,
+    ),
+    cluster(
+        RBAC,
+        "ClusterRole",
+        "clusterroles",
+        &rbac::CLUSTER_ROLE,
+        &rbac::ROLE_TABLE,
+    ),
+    namespaced(
+        RBAC,
+        "RoleBinding",
+        "rolebindings",
+        &rbac::ROLE_BINDING,
+        &rbac::BINDING_TABLE,
+    ),
+    namespaced(RBAC, "Role", "roles", &rbac::ROLE, &rbac::ROLE_TABLE),
+    cluster(
+        SCHEDULING,
+        "PriorityClass",
+        "priorityclasses",
+        &priority_class::PriorityClass,
+        &priority_class::TABLE,
+    )
+    .short(&["pc"]),
+    cluster(
+        STORAGE,
+        "CSIDriver",
+        "csidrivers",
+        &csi::Driver,
+        &csi::DRIVER_TABLE,
+    ),
+    cluster(STORAGE, "CSINode", "csinodes", &csi::Node, &csi::NODE_TABLE),
+    namespaced(
+        STORAGE,
+        "CSIStorageCapacity",
+        "csistoragecapacities",
+        &csi::StorageCapacity,
+        &csi::CAPACITY_TABLE,
+    ),
+    cluster(
+        STORAGE,
+        "StorageClass",
+        "storageclasses",
+        &storage_class::StorageClass,
+        &storage_class::TABLE,
+    )
+    .short(&["sc"]),
+    cluster(
+        STORAGE,
+        "VolumeAttachment",
+        "volumeattachments",
+        &csi::VolumeAttachment,
+        &csi::ATTACHMENT_TABLE,
+    )
+    .subresources(&[Status]),
+    cluster(
+        STORAGE,
+        "VolumeAttributesClass",
+        "volumeattributesclasses",
+        &storage_class::VolumeAttributesClass,
+        &storage_class::ATTRIBUTES_TABLE,
+    )
+    .short(&["vac"]),
 ];

@@ -1,34 +1,46 @@
 //! The registry: every kind as data (names, scope, fields, columns) plus a strategy (its rules).
 //!
-//! Owns: the one table of kinds, and the place of those that are made at run time. Must not know: HTTP, storage. Handlers, discovery, cache and
-//! tables read it; nothing else in the server names a kind.
+//! Owns: the one table of kinds, and the place of those that are made at run time. Must not know:
+//! HTTP, storage. Handlers, discovery, cache and tables read it; nothing else in the server names
+//! a kind.
 
 mod admission_policy;
 mod admission_rules;
+mod autoscaling;
+mod batch;
 mod certificate_request;
 mod config_map;
 mod controller_revision;
+mod csi;
 mod daemon_set;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+pub(crate) mod flow_control;
+mod ingress;
 mod intern;
 mod kinds;
 mod lease;
 mod limit_range;
 mod namespace;
+mod network_policy;
 mod node;
 pub(crate) mod pod;
+mod pod_disruption_budget;
 mod pod_template;
+pub(crate) mod priority_class;
 pub(crate) mod rbac;
 mod replication_controller;
 mod resource_quota;
 mod row;
+mod runtime_class;
 mod secret;
 mod selectable;
 pub(crate) mod service;
 mod service_account;
+mod service_address;
 mod stateful_set;
+mod storage_class;
 mod strategy;
 mod trust_bundle;
 mod version;
@@ -166,9 +178,11 @@ impl Subresource {
     }
 }
 
-/// Translates between the stored form of an object and the form of another group.
+/// Translates between the stored form of an object and another group's or version's.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
+    /// `apiVersion` of the stored form.
+    pub stored: &'static str,
     /// From the stored form.
     pub show: fn(serde_json::Value) -> serde_json::Value,
     /// To the stored form.
@@ -224,7 +238,7 @@ pub struct Kind {
     pub table: Part<dyn Printer>,
     /// The kind's rules.
     pub strategy: Part<dyn Strategy>,
-    /// The group whose storage holds the objects; differs from `group` for a view.
+    /// The group whose storage holds the objects; may differ from `group` for a view.
     pub storage_group: &'static str,
     /// How a view translates; `None` when objects are stored as they are shown.
     pub view: Option<View>,

@@ -18,6 +18,8 @@ pub enum NameRule {
     Label1035,
     /// Anything that can be a part of a path.
     PathSegment,
+    /// An address in its canonical form.
+    Ip,
 }
 
 /// What kind of write is being prepared.

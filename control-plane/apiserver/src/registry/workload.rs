@@ -141,7 +141,7 @@ pub(crate) fn scale_selector(object: &Value) -> String {
 }
 
 /// A label selector as `kubectl get -o wide` prints it.
-fn selector_text(selector: &Value) -> String {
+pub(super) fn selector_text(selector: &Value) -> String {
     let labels = tree::at(selector, &["matchLabels"]);
     let mut parts: Vec<String> = Vec::new();
     if !tree::is_unset(labels) {
@@ -218,6 +218,14 @@ pub(super) fn validate_restart(template: &Place<'_>, kind: &str, errors: &mut Er
     deadline.forbid(&detail, errors);
 }
 
+/// Checks a pod template: labels and spec.
+pub(super) fn validate_pod_template(template: &Place<'_>, errors: &mut Errors) {
+    let labels = template.get("metadata").get("labels");
+    validation::labels(labels.value, &template.path.child("labels"), errors);
+    let pod = template.get("spec");
+    validate_spec(pod.value, &pod.path, SpecOwner::Template, errors);
+}
+
 fn validate_template(object: &Value, kind: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = Place::root(object, "spec");
@@ -230,10 +238,7 @@ fn validate_template(object: &Value, kind: &str) -> Vec<FieldError> {
         &mut errors,
     );
     let template = spec.get("template");
-    let labels = template.get("metadata").get("labels");
-    validation::labels(labels.value, &template.path.child("labels"), &mut errors);
-    let pod = template.get("spec");
-    validate_spec(pod.value, &pod.path, SpecOwner::Template, &mut errors);
+    validate_pod_template(&template, &mut errors);
     validate_restart(&template, kind, &mut errors);
     errors
 }
@@ -369,40 +374,15 @@ impl Strategy for Deployment {
     }
 }
 
-/// The number in a count or a percentage.
-fn share(value: &Value) -> Option<i64> {
-    match value {
-        Value::Number(number) => number.as_i64(),
-        Value::String(text) => text
-            .strip_suffix('%')
-            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|text| text.parse().ok()),
-        _ => None,
-    }
-}
-
 /// Whether a count or percentage is nought.
 pub(super) fn share_is_zero(value: &Value) -> bool {
-    share(value).unwrap_or_default() == 0
+    validation::int_or_percent(value).unwrap_or_default() == 0
 }
 
 /// Checks a count or percentage of pods; of unavailable ones there are at most all.
 pub(super) fn validate_share(place: &Place<'_>, errors: &mut Errors) {
-    const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
-    if !place.is_present() {
-        return;
-    }
-    let most_of = place.path.as_str().ends_with("maxUnavailable") && place.value.is_string();
-    match share(place.value) {
-        None => place.invalid(PERCENT, errors),
-        Some(number) if number < 0 => {
-            place.invalid("must be greater than or equal to 0", errors);
-        }
-        Some(number) if most_of && number > 100 => {
-            place.invalid("must not be greater than 100%", errors);
-        }
-        Some(_) => {}
-    }
+    let unavailable = place.path.as_str().ends_with("maxUnavailable");
+    place.int_or_percent(unavailable.then_some(100), errors);
 }
 
 fn validate_rolling(strategy: &Value, path: &Path, errors: &mut Errors) {
@@ -410,7 +390,8 @@ fn validate_rolling(strategy: &Value, path: &Path, errors: &mut Errors) {
     let (most, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
     validate_share(&most, errors);
     validate_share(&surge, errors);
-    if share(most.value) == Some(0) && share(surge.value) == Some(0) {
+    let zero = |place: &Place<'_>| validation::int_or_percent(place.value) == Some(0);
+    if zero(&most) && zero(&surge) {
         most.invalid("may not be 0 when `maxSurge` is 0", errors);
     }
 }

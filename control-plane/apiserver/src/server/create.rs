@@ -90,11 +90,9 @@ impl Server {
         namespace: &str,
         value: &mut Value,
     ) -> Result<bool, StatusError> {
-        let api_version = if kind.view.is_some() {
-            "v1".to_owned()
-        } else {
-            kind.api_version()
-        };
+        let api_version = kind
+            .view
+            .map_or_else(|| kind.api_version(), |view| view.stored.to_owned());
         let object = tree::as_object(value);
         object.insert("apiVersion".to_owned(), json!(api_version));
         object.insert("kind".to_owned(), json!(kind.kind));

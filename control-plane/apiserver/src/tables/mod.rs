@@ -10,12 +10,14 @@ use std::fmt::Debug;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::tree;
+
 pub(crate) use self::duration::since;
 pub(crate) use self::duration::{age, human_duration, seconds_since};
 
 /// One column.
 #[derive(Debug, Clone, Copy)]
-pub struct Column {
+pub(crate) struct Column {
     /// Heading.
     pub name: &'static str,
     /// OpenAPI type of the cells.
@@ -107,6 +109,28 @@ pub(crate) const AGE: Column = column(
     "string",
     "CreationTimestamp is a timestamp representing the server time when this object was created.",
 );
+
+/// The cell of [`NAME`].
+pub(crate) fn name(object: &Value) -> Value {
+    json!(tree::text(object, &["metadata", "name"]))
+}
+
+/// The text at `path`, or `default` where there is none.
+pub(crate) fn text_or(object: &Value, path: &[&str], default: &str) -> Value {
+    match tree::text(object, path) {
+        "" => json!(default),
+        text => json!(text),
+    }
+}
+
+/// The number or text at `path`, as text, or `default` where there is none.
+pub(crate) fn scalar_or(object: &Value, path: &[&str], default: &str) -> Value {
+    match tree::at(object, path) {
+        Value::Number(number) => json!(number.to_string()),
+        Value::String(text) if !text.is_empty() => json!(text),
+        _ => json!(default),
+    }
+}
 
 /// `includeObject` of a table request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

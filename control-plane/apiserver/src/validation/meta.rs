@@ -34,6 +34,7 @@ fn check_names(kind: &Kind, meta: &Value, path: &Path, errors: &mut Vec<FieldErr
         NameRule::Label => names::dns_label,
         NameRule::Label1035 => names::dns_1035_label,
         NameRule::PathSegment => names::path_segment,
+        NameRule::Ip => super::canonical_ip,
     };
     let name = tree::text(meta, &["name"]);
     if name.is_empty() {

@@ -1,15 +1,18 @@
 //! Checks that several kinds share: metadata, names, ports, addresses, selectors.
 
+mod address;
 mod meta;
 mod place;
 mod resources;
 mod selector;
+mod shapes;
 
 use std::net::IpAddr;
 
 use proto_api::names;
 use serde_json::Value;
 
+pub(crate) use self::address::{Cidr, canonical_ip};
 pub(crate) use self::meta::{object_meta, object_meta_update};
 pub(crate) use self::place::{Errors, Place};
 pub(crate) use self::resources::{
@@ -17,6 +20,7 @@ pub(crate) use self::resources::{
     resource_name,
 };
 pub(crate) use self::selector::{label_selector, selects};
+pub(crate) use self::shapes::int_or_percent;
 use crate::field::{FieldError, Path};
 use crate::tree;
 

@@ -9,6 +9,7 @@
 mod authority;
 mod client;
 mod encodings;
+mod kinds;
 mod limits;
 mod nodes;
 mod rules;

@@ -240,7 +240,7 @@ fn spread_details(constraint: &Place<'_>, action: &str, errors: &mut Errors) {
 }
 
 /// Checks `tolerations`.
-pub(super) fn validate_tolerations(tolerations: &Place<'_>, errors: &mut Errors) {
+pub(crate) fn validate_tolerations(tolerations: &Place<'_>, errors: &mut Errors) {
     for toleration in tolerations.items() {
         let (key, operator) = (toleration.get("key"), toleration.get("operator"));
         let (value, effect) = (toleration.get("value"), toleration.get("effect"));

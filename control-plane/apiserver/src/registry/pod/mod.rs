@@ -23,7 +23,7 @@ use crate::field::{FieldError, Path};
 use crate::tree;
 use crate::validation::{Errors, Place};
 
-pub(crate) use self::affinity::node_selector;
+pub(crate) use self::affinity::{node_selector, validate_tolerations};
 pub(crate) use self::ephemeral::{prepare_ephemeral, validate_ephemeral_update};
 pub(crate) use self::resize::{prepare_resize, validate_resize};
 pub(crate) use self::spec::{SpecOwner, default_spec, validate_spec};
