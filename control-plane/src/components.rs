@@ -103,10 +103,7 @@ async fn start_api(
     opened: &Opened,
     sessions: Arc<dyn NodeStreams>,
 ) -> anyhow::Result<ApiServerHandle> {
-    let service_cidr = config
-        .service_cidrs
-        .first()
-        .context("--service-cidr names no range")?;
+    let service_cidr = config.service_cidrs.join(",");
     let port = config.binds.first().map_or(0, SocketAddr::port);
     let api_config = ApiServerConfig {
         pki: Arc::clone(pki),
@@ -116,7 +113,7 @@ async fn start_api(
         nodes: Some(SocketAddr::new(config.advertise(), config.node_bind.port())),
         advertise: SocketAddr::new(config.advertise(), port),
         extra_names: config.tls_sans.clone(),
-        service_cidr: service_cidr.clone(),
+        service_cidr,
         cluster_domain: config.cluster_domain.clone(),
         kubeconfig: config.kubeconfig_out.clone(),
         kubeconfig_server: config.kubeconfig_server.clone(),

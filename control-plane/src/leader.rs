@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_plane_apiserver::auth::TokenKeys;
-use control_plane_apiserver::server::{Fence, Server, Target};
+use control_plane_apiserver::server::{Fence, Probe, Server, Target};
 use control_plane_client::leader_election::{LeaderConfig, LeaderElector, Term};
+use control_plane_client::supervise::TaskHealth;
 use control_plane_client::{Clock, Health, Informers, ObjectKey};
 use control_plane_storage::{Store, compact_regularly};
 use tokio_util::sync::CancellationToken;
@@ -104,6 +105,13 @@ impl Leading {
             clock: Clock::system(),
             health: Health::default(),
         };
+        let parts = [
+            ("controller-manager", &self.controllers.health),
+            ("scheduler", &scheduler.health),
+        ];
+        for (name, health) in parts {
+            self.server.watch_component(name, probe(health.clone()));
+        }
         let compaction = compact_regularly(Arc::clone(&self.store), COMPACT_EVERY);
         tokio::join!(
             control_plane_controllers::run(
@@ -114,5 +122,27 @@ impl Leading {
             control_plane_scheduler::run(informers, scheduler, stop.clone()),
             stop.run_until_cancelled(compaction),
         );
+        for name in ["controller-manager", "scheduler"] {
+            self.server.forget_component(name);
+        }
     }
+}
+
+/// Tells the API how the tasks of a component are.
+fn probe(health: Health) -> Probe {
+    Arc::new(move || {
+        let failed: Vec<String> = health
+            .report()
+            .into_iter()
+            .filter_map(|(task, state)| match state {
+                TaskHealth::Failed { error, .. } => Some(format!("{task}: {error}")),
+                TaskHealth::Running { .. } | TaskHealth::Stopped => None,
+            })
+            .collect();
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(failed.join("; "))
+        }
+    })
 }

@@ -6,7 +6,7 @@
 //! commit leaves nothing behind.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use parking_lot::RwLock;
 
@@ -15,68 +15,207 @@ pub const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 /// Ports at the start of the range that are left to explicit requests.
 const NODE_PORTS_STATIC: u16 = 86;
 
-/// The range that cluster addresses come from.
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// 32 bits.
+    V4,
+    /// 128 bits.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// As services name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    const fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
+
+/// A range that cluster addresses come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServiceCidr {
-    network: u32,
+    network: u128,
+    family: Family,
     prefix: u8,
 }
 
 /// Why a service range is unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("service CIDR {text:?} is not an IPv4 network with a prefix of 8 to 28 bits")]
-pub struct CidrError {
-    text: String,
+pub enum CidrError {
+    /// No range, or one of an unusual size.
+    #[error(
+        "service CIDR {text:?} is not an IPv4 network with a prefix of 8 to 28 bits or an IPv6 \
+         network with a prefix of 64 to 124 bits"
+    )]
+    Range {
+        /// What was given.
+        text: String,
+    },
+    /// More than one range of a family.
+    #[error("service CIDRs {text:?}: give one range, or one of each family, the primary one first")]
+    Families {
+        /// What was given.
+        text: String,
+    },
 }
 
 impl std::str::FromStr for ServiceCidr {
     type Err = CidrError;
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
-        let error = || CidrError {
+        let error = || CidrError::Range {
             text: text.to_owned(),
         };
         let (address, prefix) = text.split_once('/').ok_or_else(error)?;
-        let address: Ipv4Addr = address.parse().map_err(|_fault| error())?;
+        let address: IpAddr = address.parse().map_err(|_fault| error())?;
         let prefix: u8 = prefix.parse().map_err(|_fault| error())?;
+        let family = Family::of(address);
+        let possible = match family {
+            Family::V4 => 8..=28,
+            Family::V6 => 64..=124,
+        };
+        if !possible.contains(&prefix) {
+            return Err(error());
+        }
         let cidr = Self {
-            network: u32::from(address),
+            network: number(address),
+            family,
             prefix,
         };
         let aligned = cidr.network & (cidr.size() - 1) == 0;
-        ((8..=28).contains(&prefix) && aligned)
-            .then_some(cidr)
-            .ok_or_else(error)
+        aligned.then_some(cidr).ok_or_else(error)
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
     }
 }
 
 impl std::fmt::Display for ServiceCidr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.network), self.prefix)
+        write!(f, "{}/{}", self.address(0), self.prefix)
     }
 }
 
 impl ServiceCidr {
-    fn size(self) -> u32 {
-        1_u32 << (32 - u32::from(self.prefix).min(31))
+    /// Its family.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        self.family
+    }
+
+    fn size(self) -> u128 {
+        1_u128 << (self.family.bits() - self.prefix)
     }
 
     /// The address at `offset`; offset 1 is that of the `kubernetes` service.
     #[must_use]
-    pub fn address(self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.network + offset)
+    pub fn address(self, offset: u64) -> IpAddr {
+        let number = self.network + u128::from(offset);
+        match self.family {
+            // An IPv4 network is made of 32 bits, and offsets lie within it.
+            Family::V4 => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+            Family::V6 => Ipv6Addr::from(number).into(),
+        }
+    }
+
+    /// The offset of the last address that a service may have.
+    fn last(self) -> u64 {
+        let reserved = match self.family {
+            Family::V4 => 2,
+            Family::V6 => 1,
+        };
+        u64::try_from(self.size() - reserved).unwrap_or(u64::MAX)
     }
 
     /// Whether a service may have `address`: inside, neither the network's nor the broadcast one.
     #[must_use]
-    pub fn allows(self, address: Ipv4Addr) -> bool {
-        let offset = u32::from(address).wrapping_sub(self.network);
-        offset > 0 && offset < self.size() - 1
+    pub fn allows(self, address: IpAddr) -> bool {
+        let offset = number(address).wrapping_sub(self.network);
+        Family::of(address) == self.family && offset > 0 && offset <= u128::from(self.last())
     }
 
     /// Addresses at the start that are left to explicit requests: min(max(16, size/16), 256).
-    fn static_band(self) -> u32 {
-        (self.size() / 16).clamp(16, 256).min(self.size() - 2)
+    fn static_band(self) -> u64 {
+        let band = (self.size() / 16).clamp(16, 256);
+        u64::try_from(band).unwrap_or(256).min(self.last())
+    }
+}
+
+/// The ranges of a cluster: one, or one of each family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceRanges {
+    /// The range of services that do not choose.
+    pub primary: ServiceCidr,
+    /// The range of the other family.
+    pub secondary: Option<ServiceCidr>,
+}
+
+impl std::str::FromStr for ServiceRanges {
+    type Err = CidrError;
+
+    /// One range, or two with a comma between them.
+    fn from_str(text: &str) -> Result<Self, CidrError> {
+        let families = || CidrError::Families {
+            text: text.to_owned(),
+        };
+        let all: Vec<ServiceCidr> = text
+            .split(',')
+            .map(|one| one.trim().parse())
+            .collect::<Result<_, _>>()?;
+        match all.as_slice() {
+            [primary] => Ok(Self {
+                primary: *primary,
+                secondary: None,
+            }),
+            [primary, secondary] if primary.family != secondary.family => Ok(Self {
+                primary: *primary,
+                secondary: Some(*secondary),
+            }),
+            _ => Err(families()),
+        }
+    }
+}
+
+impl ServiceRanges {
+    /// The ranges as text, the primary one first.
+    #[must_use]
+    pub fn texts(&self) -> Vec<String> {
+        std::iter::once(self.primary)
+            .chain(self.secondary)
+            .map(|range| range.to_string())
+            .collect()
+    }
+
+    /// The range of a family, named as services name it.
+    #[must_use]
+    pub fn of(&self, family: &str) -> Option<ServiceCidr> {
+        std::iter::once(self.primary)
+            .chain(self.secondary)
+            .find(|range| range.family.name() == family)
     }
 }
 
@@ -94,7 +233,7 @@ pub(crate) fn is_number(key: &str) -> bool {
 
 /// Store key of a cluster address.
 #[must_use]
-pub fn ip_key(address: Ipv4Addr) -> String {
+pub fn ip_key(address: IpAddr) -> String {
     format!("x/ip/{address}")
 }
 
@@ -129,10 +268,10 @@ impl AllocationIndex {
     /// A free address: from the upper band first, searched from a point that `random` chooses, so
     /// that concurrent writers seldom meet. `None`: the range is full.
     #[must_use]
-    pub fn free_ip(&self, cidr: ServiceCidr, random: u32) -> Option<Ipv4Addr> {
+    pub fn free_ip(&self, cidr: ServiceCidr, random: u32) -> Option<IpAddr> {
         let taken = self.taken.read();
         let band = cidr.static_band();
-        let last = cidr.size() - 2;
+        let last = cidr.last();
         let upper = rotate(band, last, random);
         let lower = rotate(1, band.saturating_sub(1), random);
         upper
@@ -145,8 +284,8 @@ impl AllocationIndex {
     #[must_use]
     pub fn free_node_port(&self, protocols: &[&str], random: u32) -> Option<u16> {
         let taken = self.taken.read();
-        let (first, last) = (u32::from(*NODE_PORTS.start()), u32::from(*NODE_PORTS.end()));
-        let band = first + u32::from(NODE_PORTS_STATIC);
+        let (first, last) = (u64::from(*NODE_PORTS.start()), u64::from(*NODE_PORTS.end()));
+        let band = first + u64::from(NODE_PORTS_STATIC);
         rotate(band, last, random)
             .chain(rotate(first, band - 1, random))
             .filter_map(|port| u16::try_from(port).ok())
@@ -159,10 +298,14 @@ impl AllocationIndex {
 }
 
 /// All numbers of `first..=last`, starting at a point chosen by `random`.
-fn rotate(first: u32, last: u32, random: u32) -> impl Iterator<Item = u32> {
-    let count = if last >= first { last - first + 1 } else { 0 };
-    let start = if count == 0 { 0 } else { random % count };
-    (0..count).map(move |i| first + (start + i) % count.max(1))
+fn rotate(first: u64, last: u64, random: u32) -> impl Iterator<Item = u64> {
+    let count = if last < first {
+        0
+    } else {
+        (last - first).saturating_add(1)
+    };
+    let start = u64::from(random).checked_rem(count).unwrap_or_default();
+    (0..count).map(move |i| first + start.wrapping_add(i) % count.max(1))
 }
 
 #[cfg(test)]
@@ -189,10 +332,32 @@ mod tests {
     fn addresses_come_from_above_the_static_band_first() {
         let cidr: ServiceCidr = "10.96.0.0/16".parse().unwrap();
         let index = AllocationIndex::default();
-        assert_eq!(index.free_ip(cidr, 0), Some(Ipv4Addr::new(10, 96, 1, 0)));
-        assert!(!cidr.allows(Ipv4Addr::new(10, 96, 0, 0)));
-        assert!(!cidr.allows(Ipv4Addr::new(10, 96, 255, 255)));
-        assert!(!cidr.allows(Ipv4Addr::new(10, 95, 255, 255)));
+        assert_eq!(index.free_ip(cidr, 0), Some(IpAddr::from([10, 96, 1, 0])));
+        assert!(!cidr.allows(IpAddr::from([10, 96, 0, 0])));
+        assert!(!cidr.allows(IpAddr::from([10, 96, 255, 255])));
+        assert!(!cidr.allows(IpAddr::from([10, 95, 255, 255])));
+    }
+
+    #[test]
+    fn a_range_of_the_other_family_gives_addresses_too() {
+        let ranges: ServiceRanges = "10.96.0.0/16, fd00:10:96::/112".parse().unwrap();
+        assert_eq!(ranges.of("IPv4"), Some(ranges.primary));
+        let cidr = ranges.of("IPv6").unwrap();
+        let index = AllocationIndex::default();
+        let address = index.free_ip(cidr, 0).unwrap();
+        assert_eq!(address.to_string(), "fd00:10:96::100");
+        assert!(cidr.allows("fd00:10:96::ffff".parse().unwrap()));
+        assert!(!cidr.allows("fd00:10:96::".parse().unwrap()));
+        assert!(!cidr.allows("10.96.0.1".parse().unwrap()));
+        let wide: ServiceCidr = "fd00::/64".parse().unwrap();
+        assert!(index.free_ip(wide, u32::MAX).is_some());
+        assert!(
+            "10.96.0.0/16,10.97.0.0/16"
+                .parse::<ServiceRanges>()
+                .is_err()
+        );
+        let huge = "fd00::/32".parse::<ServiceRanges>();
+        assert!(huge.is_err(), "{huge:?}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<
         server.ensure(&kind, "", object, &context).await?;
     }
     let services = server.kind("", "v1", "services")?;
-    let address = server.service_cidr.address(1);
+    let address = server.service_ranges.primary.address(1);
     let service = json!({
         "metadata": {
             "name": SERVICE,
@@ -62,7 +62,7 @@ fn fixed_objects(server: &Server) -> Vec<(&'static str, &'static str, Value)> {
     let schemas = schemas.map(|schema| (group, "flowschemas", schema));
     let range = json!({
         "metadata": {"name": SERVICE},
-        "spec": {"cidrs": [server.service_cidr.to_string()]},
+        "spec": {"cidrs": server.service_ranges.texts()},
     });
     let range = ("networking.k8s.io", "servicecidrs", range);
     let all = classes.chain(levels).chain(schemas);

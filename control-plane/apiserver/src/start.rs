@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::alloc::{CidrError, ServiceCidr};
+use crate::alloc::{CidrError, ServiceCidr, ServiceRanges};
 use crate::audit::{self, AuditConfig, AuditLog};
 use crate::auth::{MASTERS, rbac};
 use crate::bootstrap::bootstrap;
@@ -55,7 +55,8 @@ pub struct ApiServerConfig {
     pub advertise: SocketAddr,
     /// Further names and addresses of the server's certificate.
     pub extra_names: Vec<String>,
-    /// Range of service addresses, for example `10.96.0.0/16`.
+    /// Range of service addresses, for example `10.96.0.0/16`; or one of each family with a comma
+    /// between them, the primary one first.
     pub service_cidr: String,
     /// Domain of cluster DNS, for example `cluster.local`.
     pub cluster_domain: String,
@@ -171,7 +172,7 @@ impl ApiServer {
         store: Arc<dyn Store>,
         node_streams: Arc<dyn NodeStreams>,
     ) -> Result<ApiServerHandle, StartError> {
-        let service_cidr: ServiceCidr = config.service_cidr.parse()?;
+        let service_ranges: ServiceRanges = config.service_cidr.parse()?;
         let (sockets, addresses) = bind(&config)?;
         let mut advertise = config.advertise;
         if advertise.port() == 0 {
@@ -190,7 +191,7 @@ impl ApiServer {
         }
         // From here on a failure must stop the pump.
         let guard = pump_stop.clone().drop_guard();
-        let server = Arc::new(Server::new(store, cache, registry.clone(), service_cidr));
+        let server = Arc::new(Server::new(store, cache, registry.clone(), service_ranges));
         bootstrap(&server, advertise).await?;
         rbac::reconcile(&server).await?;
         let own = Member {
@@ -200,7 +201,7 @@ impl ApiServer {
         };
         let members = Arc::new(Members::new(Arc::clone(&server), own));
         members.hold().await?;
-        let tls = tls_config(&config, service_cidr, advertise, &addresses)?;
+        let tls = tls_config(&config, service_ranges.primary, advertise, &addresses)?;
         write_admin(&config, advertise)?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -339,7 +340,7 @@ fn server_names(
     let mut ips: Vec<IpAddr> = vec![
         IpAddr::from([127, 0, 0, 1]),
         IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
-        service_cidr.address(1).into(),
+        service_cidr.address(1),
         advertise.ip(),
     ];
     ips.extend(

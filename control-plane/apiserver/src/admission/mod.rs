@@ -1,13 +1,18 @@
 //! Built-in admission: what the cluster adds to, or refuses of, an otherwise good write.
 //!
 //! Owns: the order of the plug-ins. Each plug-in is a file; pure but for reading the cache.
-//! Order on create: namespace lifecycle, node restriction, role escalation, certificate requests, service account, default tolerations,
-//! priority. An update or deletion is looked at with the user and the object as it was.
+//! Order on create: namespace lifecycle, node restriction, role escalation, certificate requests,
+//! limits, service account, default tolerations, priority, default classes, pod security. Quotas are counted in the commit. An
+//! update or deletion is looked at with the user and the object as it was.
 
 mod certificates;
+mod defaults;
+mod limits;
 mod namespace;
 mod node;
+mod pod_security;
 mod priority;
+pub(crate) mod quota;
 mod rbac;
 mod service_account;
 mod tolerations;
@@ -54,12 +59,16 @@ impl Admission {
         self.check_node_write(target, user, object, None)?;
         self.check_escalation(target, user, object, None)?;
         certificates::complete(target, user, object)?;
+        pod_security::check_labels(target, object)?;
+        self.check_limits(target, object)?;
         if target.kind.kind == "Pod" {
             self.complete_service_account(target, object).await?;
             tolerations::complete(object);
             self.complete_priority(target, object)?;
         }
-        self.check_default_class(target, object)
+        self.check_default_class(target, object)?;
+        self.complete_defaults(target, object)?;
+        self.check_pod_security(target, object)
     }
 
     /// Refuses a creation that was asked for as an update by who may only update.
@@ -88,6 +97,7 @@ impl Admission {
         new: &Value,
         old: &Value,
     ) -> Result<(), StatusError> {
+        pod_security::check_labels(target, new)?;
         self.check_node_write(target, user, new, Some(old))?;
         self.check_default_class(target, new)?;
         self.check_escalation(target, user, new, Some(old))?;

@@ -132,6 +132,16 @@ impl Iterator for Selected {
 }
 
 impl Listing {
+    /// All that `filter` selects of objects that are kept nowhere.
+    pub(crate) fn of(objects: ObjMap, filter: &Filter) -> Self {
+        Self {
+            revision: 0,
+            continue_token: None,
+            remaining: None,
+            objects: Selected::new(objects, filter.clone(), None),
+        }
+    }
+
     /// The page with its objects.
     #[must_use]
     pub fn collect(self) -> ListPage {

@@ -36,7 +36,9 @@ impl Call {
         self.accept_for(kind)?;
         let decoded = self.read_object(request, gvk(kind)).await?;
         let context = self.write_context(false)?;
-        let warnings = kind.strategy.warnings(&decoded.value);
+        let mut warnings = kind.strategy.warnings(&decoded.value);
+        let admission = &self.api.server.admission;
+        warnings.extend(admission.pod_security_warnings(&path.namespace, &decoded.value));
         let made = self
             .api
             .server

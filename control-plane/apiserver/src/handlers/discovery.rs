@@ -274,7 +274,11 @@ fn of_kind(kind: &Kind) -> Vec<Listed> {
         namespaced: kind.scope == Scope::Namespaced,
         kind: kind.kind,
         body: None,
-        verbs: VERBS.to_vec(),
+        verbs: if kind.strategy.is_virtual() {
+            vec!["get", "list"]
+        } else {
+            VERBS.to_vec()
+        },
         short: kind.short.clone(),
         categories: kind.categories.clone(),
     };

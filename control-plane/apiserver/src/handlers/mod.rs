@@ -201,6 +201,10 @@ impl Call {
             .api
             .server
             .kind(&path.group, &path.version, &path.plural)?;
+        if kind.strategy.is_virtual() && !matches!(self.info.verb, "get" | "list") {
+            let resource = kind.group_resource();
+            return Err(StatusError::method_not_supported(resource, self.info.verb));
+        }
         if path.name.is_empty() {
             return self.collection(&kind, path, request).await;
         }

@@ -42,9 +42,15 @@ impl Strategy for ConfigMap {
         for name in ["data", "binaryData"] {
             for (key, value) in tree::entries(object, &[name]) {
                 validation::data_key(key, &Path::root(name).key(key), &mut errors);
-                size += key.len() + value.as_str().map_or(0, str::len);
-                if name == "binaryData" && !tree::at(object, &["data", key]).is_null() {
-                    let detail = "duplicate of key present in data";
+                let length = value.as_str().map_or(0, str::len);
+                // Base64 holds three bytes in four characters.
+                size += if name == "data" {
+                    length
+                } else {
+                    length / 4 * 3
+                };
+                if name == "data" && !tree::at(object, &["binaryData", key]).is_null() {
+                    let detail = "duplicate of key present in binaryData";
                     errors.push(FieldError::invalid(
                         &Path::root(name).key(key),
                         key.as_str(),

@@ -6,12 +6,12 @@ use super::Subresource::{
 };
 use super::row::{GroupVersion, Row, cluster, namespaced};
 use super::{
-    FieldReader, admission_policy, autoscaling, batch, certificate_request, config_map,
-    controller_revision, csi, daemon_set, endpoint_slice, endpoints, event, flow_control, ingress,
-    lease, limit_range, namespace, network_policy, node, pod, pod_disruption_budget, pod_template,
-    priority_class, rbac, replication_controller, resource_quota, runtime_class, secret, service,
-    service_account, service_address, stateful_set, storage_class, trust_bundle, volume,
-    volume_claim, webhook_configuration, workload,
+    FieldReader, admission_policy, autoscaling, batch, certificate_request, component_status,
+    config_map, controller_revision, csi, daemon_set, endpoint_slice, endpoints, event,
+    flow_control, ingress, lease, limit_range, namespace, network_policy, node, pod,
+    pod_disruption_budget, pod_template, priority_class, rbac, replication_controller,
+    resource_quota, runtime_class, secret, service, service_account, service_address, stateful_set,
+    storage_class, trust_bundle, volume, volume_claim, webhook_configuration, workload,
 };
 
 const CORE: GroupVersion = ("", "v1");
@@ -46,6 +46,14 @@ const JOB_FIELDS: &[(&str, FieldReader)] = &[("status.successful", |p| p.status.
 const SIGNER_FIELDS: &[(&str, FieldReader)] = &[("spec.signerName", |p| p.spec.signer_name.or(""))];
 
 pub(super) const KINDS: &[Row] = &[
+    cluster(
+        CORE,
+        "ComponentStatus",
+        "componentstatuses",
+        &component_status::ComponentStatus,
+        &component_status::TABLE,
+    )
+    .short(&["cs"]),
     namespaced(
         CORE,
         "ConfigMap",

@@ -9,6 +9,7 @@ mod admission_rules;
 mod autoscaling;
 mod batch;
 mod certificate_request;
+mod component_status;
 mod config_map;
 mod controller_revision;
 mod csi;

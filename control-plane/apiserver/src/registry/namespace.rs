@@ -1,14 +1,18 @@
 //! Namespace: a scope for names that disappears with all it holds.
 
 use jiff::Timestamp;
+use proto_api::names;
 use serde_json::{Value, json};
 
 use super::strategy::{NameRule, Prepare, Strategy};
+use crate::field::{FieldError, Path};
 use crate::tables::{AGE, Column, NAME, Table, age, column};
 use crate::tree;
+use crate::validation::sentences;
 
 /// The finalizer that the namespace controller removes when the namespace is empty.
 pub(crate) const FINALIZER: &str = "kubernetes";
+const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 #[derive(Debug)]
@@ -64,6 +68,36 @@ impl Strategy for Namespace {
             list.push(json!(FINALIZER));
         }
         tree::as_object(object).insert("status".to_owned(), json!({"phase": "Active"}));
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = Path::root("spec").child("finalizers");
+        for finalizer in tree::list(object, &["spec", "finalizers"]) {
+            let name = finalizer.as_str().unwrap_or_default();
+            sentences(name, &path, names::qualified_name(name), &mut errors);
+            if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+                let detail = "name is neither a standard finalizer name nor is it fully qualified";
+                errors.push(FieldError::invalid(&path, name, detail));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, _old: &Value, write: Prepare) -> Vec<FieldError> {
+        let going = tree::at(new, &["metadata", "deletionTimestamp"]).is_string();
+        let (phase, state) = if going {
+            ("Terminating", "not empty")
+        } else {
+            ("Active", "empty")
+        };
+        let now = tree::text(new, &["status", "phase"]);
+        if write != Prepare::Status || now == phase {
+            return Vec::new();
+        }
+        let path = Path::root("status").child("Phase");
+        let detail = format!("may only be '{phase}' if `deletionTimestamp` is {state}");
+        vec![FieldError::invalid(&path, now, detail)]
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, write: Prepare) {

@@ -1,12 +1,17 @@
 //! Node: a machine that runs pods.
 
+use std::collections::HashSet;
+use std::net::IpAddr;
+
 use jiff::Timestamp;
+use proto_api::names;
 use serde_json::{Value, json};
 
 use super::strategy::{Prepare, Strategy};
 use crate::field::{FieldError, Path};
 use crate::tables::{AGE, Column, NAME, Table, age, column, wide};
-use crate::{tree, validation};
+use crate::tree;
+use crate::validation::{Errors, Place, quantity_value};
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 const TAINT_EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
@@ -125,34 +130,137 @@ impl Strategy for Node {
         // A node registers itself together with its status.
     }
 
+    fn default(&self, object: &mut Value) {
+        // Both forms of the range are one field.
+        let spec = tree::object_mut(object, "spec");
+        let single = spec.get("podCIDR").cloned().unwrap_or(Value::Null);
+        let first = spec.get("podCIDRs").and_then(|all| all.get(0)).cloned();
+        match first {
+            None if !tree::is_unset(&single) => {
+                spec.insert("podCIDRs".to_owned(), json!([single]));
+            }
+            Some(first) if tree::is_unset(&single) => {
+                spec.insert("podCIDR".to_owned(), first);
+            }
+            _ => {}
+        }
+    }
+
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        for (i, taint) in tree::list(object, &["spec", "taints"]).iter().enumerate() {
-            let path = Path::root("spec").child("taints").index(i);
-            let key = tree::text(taint, &["key"]);
-            let sentences = proto_api::names::qualified_name(key);
-            validation::sentences(key, &path.child("key"), sentences, &mut errors);
-            let effect = tree::text(taint, &["effect"]);
-            if effect.is_empty() {
-                errors.push(FieldError::required(&path.child("effect"), ""));
-            } else if !TAINT_EFFECTS.contains(&effect) {
-                let path = path.child("effect");
-                errors.push(FieldError::not_supported(&path, effect, TAINT_EFFECTS));
+        let spec = Place::root(object, "spec");
+        // Upstream reports taints below the metadata.
+        let taints = Place::new(
+            spec.get("taints").value,
+            Path::root("metadata").child("taints"),
+        );
+        validate_taints(&taints, &mut errors);
+        let status = Place::root(object, "status");
+        for field in ["capacity", "allocatable"] {
+            let amounts = status.get(field);
+            for (name, value) in tree::entries(amounts.value, &[]) {
+                let place = Place::new(value, amounts.path.child(name));
+                quantity_value(name, &place, &mut errors);
             }
         }
+        validate_ranges(&spec.get("podCIDRs"), &mut errors);
         errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value, _write: Prepare) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        for field in ["podCIDR", "providerID"] {
-            let before = tree::text(old, &["spec", field]);
-            if !before.is_empty() && before != tree::text(new, &["spec", field]) {
+        for (field, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
+            let before = tree::at(old, &["spec", field]);
+            if !tree::is_unset(before) && before != tree::at(new, &["spec", field]) {
                 let path = Path::root("spec").child(field);
-                let detail = "node updates may not change it once it is set";
+                let detail =
+                    format!("node updates may not change {name} except from \"\" to valid");
                 errors.push(FieldError::forbidden(&path, detail));
             }
         }
         errors
+    }
+}
+
+fn validate_taints(taints: &Place<'_>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for taint in taints.items() {
+        let (key, value) = (taint.get("key"), taint.get("value"));
+        key.named(names::qualified_name, errors);
+        let problems = names::label_value(value.text());
+        if !problems.is_empty() {
+            let detail = problems.join(";");
+            errors.push(FieldError::invalid(&value.path, value.text(), detail));
+        }
+        let effect = taint.get("effect");
+        effect.required_one_of(TAINT_EFFECTS, errors);
+        if !seen.insert((key.text(), effect.text())) {
+            let detail = "taints must be unique by key and effect pair";
+            let error = FieldError::duplicate(&taint.path, taint.value.clone());
+            errors.push(error.because(detail));
+        }
+    }
+}
+
+fn validate_ranges(ranges: &Place<'_>, errors: &mut Errors) {
+    let mut families = HashSet::new();
+    for range in ranges.items() {
+        let parsed = range.text().split_once('/').and_then(|(address, prefix)| {
+            let address: IpAddr = address.parse().ok()?;
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let prefix: u8 = prefix.parse().ok()?;
+            (prefix <= most).then_some(address)
+        });
+        match parsed {
+            Some(address) => {
+                families.insert(address.is_ipv4());
+            }
+            None => {
+                let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+                range.invalid(detail, errors);
+            }
+        }
+    }
+    if ranges.len() > 1 && families.len() < ranges.len() {
+        let detail = "may specify no more than one CIDR for each IP family";
+        ranges.invalid(detail, errors);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(spec: Value) -> Vec<String> {
+        let mut node = json!({"metadata": {"name": "n"}});
+        node["spec"] = spec;
+        Node.default(&mut node);
+        let errors = Node.validate(&node);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn taints_and_ranges_are_checked_in_upstreams_words() {
+        let taint = json!({"key": "a", "effect": "NoSchedule"});
+        assert_eq!(
+            problems(json!({"taints": [taint, taint]})),
+            [
+                "metadata.taints[1]: Duplicate value: {\"key\":\"a\",\"effect\":\"NoSchedule\"}: taints must be unique by key and effect pair"
+            ]
+        );
+        assert_eq!(
+            problems(json!({"podCIDRs": ["10.0.0.0/24", "10.0.1.0/24"]})),
+            [
+                "spec.podCIDRs: Invalid value: [\"10.0.0.0/24\",\"10.0.1.0/24\"]: may specify no more than one CIDR for each IP family"
+            ]
+        );
+        assert!(problems(json!({"podCIDR": "10.0.0.0/24"})).is_empty());
+        let old = json!({"spec": {"podCIDRs": ["10.0.0.0/24"]}});
+        let new = json!({"spec": {"podCIDRs": ["10.0.1.0/24"]}});
+        let errors = Node.validate_update(&new, &old, Prepare::Main);
+        assert_eq!(
+            errors[0].to_string(),
+            "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"
+        );
     }
 }

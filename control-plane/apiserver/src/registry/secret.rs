@@ -39,14 +39,54 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-/// Keys that a type asks for.
-fn required_keys(kind: &str) -> &'static [&'static str] {
-    match kind {
-        "kubernetes.io/dockercfg" => &[".dockercfg"],
-        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
-        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
-        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
-        _ => &[],
+const ACCOUNT: &str = "kubernetes.io/service-account.name";
+const REDACTED: &str = "<secret contents redacted>";
+
+/// Checks what a type promises of the data.
+fn validate_type(object: &Value, errors: &mut Vec<FieldError>) {
+    let data = Path::root("data");
+    let has = |key: &str| !tree::at(object, &["data", key]).is_null();
+    let mut require = |keys: &[&str]| {
+        for key in keys {
+            errors.push(FieldError::required(&data.key(key), ""));
+        }
+    };
+    match tree::text(object, &["type"]) {
+        "kubernetes.io/service-account-token" => {
+            if tree::text(object, &["metadata", "annotations", ACCOUNT]).is_empty() {
+                let path = Path::root("metadata").child("annotations").key(ACCOUNT);
+                errors.push(FieldError::required(&path, ""));
+            }
+        }
+        "kubernetes.io/dockercfg" => json_file(object, ".dockercfg", errors),
+        "kubernetes.io/dockerconfigjson" => json_file(object, ".dockerconfigjson", errors),
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            require(&["username", "password"]);
+        }
+        "kubernetes.io/ssh-auth" => {
+            if tree::text(object, &["data", "ssh-privatekey"]).is_empty() {
+                require(&["ssh-privatekey"]);
+            }
+        }
+        "kubernetes.io/tls" => {
+            for key in ["tls.crt", "tls.key"] {
+                if !has(key) {
+                    require(&[key]);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn json_file(object: &Value, key: &str, errors: &mut Vec<FieldError>) {
+    let path = Path::root("data").key(key);
+    let Some(text) = tree::at(object, &["data", key]).as_str() else {
+        return errors.push(FieldError::required(&path, ""));
+    };
+    let bytes = STANDARD.decode(text).unwrap_or_default();
+    if let Err(fault) = serde_json::from_slice::<tree::Object>(&bytes) {
+        errors.push(FieldError::invalid(&path, REDACTED, fault.to_string()));
     }
 }
 
@@ -67,11 +107,7 @@ impl Strategy for Secret {
         if size > DATA_BYTES_MAX {
             errors.push(FieldError::too_long(&Path::root("data"), DATA_BYTES_MAX));
         }
-        for key in required_keys(tree::text(object, &["type"])) {
-            if tree::at(object, &["data", key]).is_null() {
-                errors.push(FieldError::required(&Path::root("data").key(key), ""));
-            }
-        }
+        validate_type(object, &mut errors);
         errors
     }
 
@@ -116,5 +152,32 @@ mod tests {
         let errors = Secret.validate(&secret);
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].to_string(), "data[tls.key]: Required value");
+    }
+
+    #[test]
+    fn a_type_says_what_the_data_must_be() {
+        let problems = |secret: Value| {
+            let errors = Secret.validate(&secret);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            problems(json!({"type": "kubernetes.io/basic-auth"})),
+            [
+                "data[username]: Required value",
+                "data[password]: Required value"
+            ]
+        );
+        assert_eq!(
+            problems(json!({"type": "kubernetes.io/service-account-token"})),
+            ["metadata.annotations[kubernetes.io/service-account.name]: Required value"]
+        );
+        let broken = json!({"type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": STANDARD.encode("{")}});
+        assert!(problems(broken)[0].starts_with(
+            "data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": "
+        ));
+        let good = json!({"type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": STANDARD.encode("{\"auths\":{}}")}});
+        assert!(problems(good).is_empty());
     }
 }

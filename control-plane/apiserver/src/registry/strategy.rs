@@ -54,6 +54,11 @@ pub trait Strategy: Debug + Send + Sync {
         false
     }
 
+    /// Whether objects are made when they are read, and cannot be written.
+    fn is_virtual(&self) -> bool {
+        false
+    }
+
     /// Whether an update may create.
     fn creates_on_update(&self) -> bool {
         false

@@ -17,7 +17,7 @@ use crate::status::StatusError;
 pub(super) enum CommitFault {
     /// The object was changed, created or deleted by somebody else.
     Stale,
-    /// A number that we chose was taken meanwhile: choose again.
+    /// A number that we chose was taken, or a quota was used, meanwhile: decide again.
     NumberTaken,
     /// Tell the client.
     Refused(StatusError),
@@ -44,7 +44,11 @@ impl Server {
         mut change: Change<'_>,
     ) -> Result<Arc<Obj>, CommitFault> {
         let kind = &target.kind;
+        // Held until the cache has what the commit did to the quotas.
+        let turn = self.quota_turn(target).await;
+        let quota_ops = self.quota_ops(target, &mut change)?;
         let (mut ops, wanted) = self.number_ops(target, &mut change)?;
+        ops.extend(quota_ops);
         let key = store_key(
             kind.storage_group,
             kind.plural,
@@ -73,6 +77,7 @@ impl Server {
                     .await?
             }
         };
+        drop(turn);
         let is_committed = rev > 0;
         match (stored, change) {
             (Some(stored), change) => {
@@ -145,8 +150,9 @@ impl Server {
                     Some(Some(Wanted {
                         taken: Some(error), ..
                     })) => CommitFault::Refused(target.invalid(std::slice::from_ref(error))),
-                    Some(Some(_)) => CommitFault::NumberTaken,
-                    Some(None) | None => CommitFault::Stale,
+                    // A number or a quota: decide again.
+                    Some(_) => CommitFault::NumberTaken,
+                    None => CommitFault::Stale,
                 })
             }
             Err(CommitError::TooLarge { max, .. }) => {
@@ -184,7 +190,7 @@ impl Server {
             Change::Create(value) | Change::Replace(value, _) => {
                 let allocator = Allocator {
                     index: &self.cache.allocations,
-                    cidr: self.service_cidr,
+                    ranges: self.service_ranges,
                     held: &held,
                 };
                 wanted = allocator

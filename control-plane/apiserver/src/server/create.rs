@@ -75,7 +75,8 @@ impl Server {
                     return Err(StatusError::no_unique_name(resource, &target.key.name));
                 }
                 Err(CommitFault::NumberTaken) if attempt >= ATTEMPTS_MAX => {
-                    let message = "no free service address or node port was found; try again";
+                    let message = "others took what this needs (a service address, a node port, \
+                        a place in a quota) again and again; try again";
                     return Err(StatusError::new(500, "ServerTimeout", message));
                 }
                 Err(CommitFault::Stale | CommitFault::NumberTaken) => {}

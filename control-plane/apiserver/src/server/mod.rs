@@ -6,12 +6,14 @@
 
 mod apply;
 mod commit;
+mod components;
 mod create;
 mod delete;
 mod evict;
 mod fence;
 mod patch;
 mod pod_ops;
+mod quota;
 mod read;
 mod scale;
 mod selection;
@@ -25,8 +27,10 @@ use jiff::Timestamp;
 use proto_api::schema::{self, Gvk, Schema, TypeId};
 use serde_json::Value;
 
+use self::components::Components;
+use self::quota::QuotaTurns;
 use crate::admission::Admission;
-use crate::alloc::ServiceCidr;
+use crate::alloc::ServiceRanges;
 use crate::auth::{Authorizer, User};
 use crate::cache::WatchCache;
 use crate::field::FieldError;
@@ -34,6 +38,7 @@ use crate::object::{Obj, ObjKey};
 use crate::registry::{Kind, Registry, Subresource};
 use crate::status::StatusError;
 
+pub use self::components::Probe;
 pub use self::delete::{DeleteRequest, Deleted, Preconditions, Propagation};
 pub use self::fence::Fence;
 pub use self::patch::{Patch, Patched};
@@ -131,10 +136,12 @@ pub struct Server {
     /// All kinds.
     pub registry: Registry,
     pub(crate) schema: &'static Schema,
-    pub(crate) service_cidr: ServiceCidr,
+    pub(crate) service_ranges: ServiceRanges,
     /// Who may do what.
     pub authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
+    quota_turns: QuotaTurns,
+    components: Components,
     pub(crate) clock: fn() -> Timestamp,
 }
 
@@ -152,7 +159,7 @@ impl Server {
         store: Arc<dyn Store>,
         cache: Arc<WatchCache>,
         registry: Registry,
-        service_cidr: ServiceCidr,
+        service_ranges: ServiceRanges,
     ) -> Self {
         let authorizer = Arc::new(Authorizer::new(&cache, &registry));
         let admission = Admission::new(
@@ -166,8 +173,10 @@ impl Server {
             registry,
             authorizer,
             schema: schema::builtin(),
-            service_cidr,
+            service_ranges,
             admission,
+            quota_turns: QuotaTurns::default(),
+            components: Components::default(),
             clock: Timestamp::now,
         }
     }
@@ -226,5 +235,7 @@ pub(crate) fn new_uid() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
+#[cfg(test)]
+mod admission_tests;
 #[cfg(test)]
 mod tests;

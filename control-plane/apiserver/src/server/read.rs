@@ -25,6 +25,9 @@ impl Server {
     /// # Errors
     /// Not found; or the revision does not arrive in time.
     pub async fn get(&self, target: &Target, rv: Option<u64>) -> Result<Arc<Obj>, StatusError> {
+        if target.kind.strategy.is_virtual() {
+            return self.component(&target.kind, &target.key.name).await;
+        }
         match rv {
             None => self.cache.wait_for(self.newest().await?).await?,
             Some(0) => {}
@@ -60,6 +63,9 @@ impl Server {
         kind: &Arc<Kind>,
         request: &ListRequest,
     ) -> Result<Listing, StatusError> {
+        if kind.strategy.is_virtual() {
+            return self.list_components(kind, request).await;
+        }
         self.cache
             .list(&self.cache.of(kind), request, async || self.newest().await)
             .await

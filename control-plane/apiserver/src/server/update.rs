@@ -134,7 +134,8 @@ impl Server {
                     return Err(StatusError::modified(resource, &target.key.name));
                 }
                 Err(CommitFault::NumberTaken) if attempts >= RETRIES_MAX => {
-                    let message = "no free node port was found; try again";
+                    let message = "others took what this needs (a node port, a place in a quota) \
+                        again and again; try again";
                     return Err(StatusError::new(500, "ServerTimeout", message));
                 }
                 Err(CommitFault::Stale | CommitFault::NumberTaken) => {}

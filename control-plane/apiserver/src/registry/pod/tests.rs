@@ -137,6 +137,7 @@ fn quality_of_service_follows_cpu_and_memory() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn every_part_of_a_spec_is_checked_in_upstreams_words() {
     let container = || json!({"name": "c", "image": "i"});
     let with = |field: &str, value: Value| {

@@ -1,26 +1,21 @@
 //! Service: defaults, validation, what may change, and which numbers it takes (`numbers.rs`).
 
+mod families;
 mod numbers;
 mod table;
+mod validate;
 
-use std::collections::HashSet;
-
-use proto_api::names;
 use serde_json::{Value, json};
 
 use super::strategy::{NameRule, Prepare, Strategy};
-use crate::field::{FieldError, Path};
+use crate::field::FieldError;
 use crate::tree::{self, Object};
-use crate::validation;
+use crate::validation::Place;
 
 pub(crate) use self::numbers::{Allocator, Numbers, Wanted};
 pub(super) use self::table::{TABLE, label_set};
 
-const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-const AFFINITIES: &[&str] = &["ClientIP", "None"];
-const POLICIES: &[&str] = &["Cluster", "Local"];
 const AFFINITY_SECONDS: i64 = 10_800;
-const AFFINITY_SECONDS_MAX: i64 = 86_400;
 
 #[derive(Debug)]
 pub(super) struct Service;
@@ -50,6 +45,7 @@ impl Strategy for Service {
         match write {
             Prepare::Main => {
                 tree::carry(new, old, "status");
+                families::keep(new, old);
                 keep_numbers(new, old);
                 drop_of_type(new, old);
             }
@@ -59,27 +55,18 @@ impl Strategy for Service {
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let spec = tree::at(object, &["spec"]);
-        validate_spec(spec, &Path::root("spec"), &mut errors);
+        validate::spec(&Place::root(object, "spec"), &mut errors);
         errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value, write: Prepare) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let external = |object| tree::text(object, &["spec", "type"]) == "ExternalName";
-        if write == Prepare::Main && !external(new) && !external(old) {
-            let path = Path::root("spec").child("clusterIPs").index(0);
-            let before = tree::text(old, &["spec", "clusterIP"]);
-            let now = tree::text(new, &["spec", "clusterIP"]);
-            if !before.is_empty() && before != now {
-                let value = json!([now]);
-                let detail = if now.is_empty() {
-                    "primary clusterIP can not be unset"
-                } else {
-                    "may not change once set"
-                };
-                errors.push(FieldError::invalid(&path, value, detail));
+        match write {
+            Prepare::Main | Prepare::Approval => {
+                let (now, before) = (Place::root(new, "spec"), Place::root(old, "spec"));
+                validate::change(&now, &before, &mut errors);
             }
+            Prepare::Status => validate::status(&Place::root(new, "status"), &mut errors),
         }
         errors
     }
@@ -109,7 +96,10 @@ fn default_spec(spec: &mut Object) {
             port.insert("targetPort".to_owned(), number);
         }
     }
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+    let external = spec
+        .get("externalIPs")
+        .is_some_and(|ips| !tree::is_unset(ips));
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && external) {
         tree::default_text(spec, "externalTrafficPolicy", "Cluster");
     }
     if kind == "LoadBalancer" {
@@ -117,8 +107,6 @@ fn default_spec(spec: &mut Object) {
     }
     if kind != "ExternalName" {
         tree::default_text(spec, "internalTrafficPolicy", "Cluster");
-        tree::default(spec, "ipFamilies", json!(["IPv4"]));
-        tree::default_text(spec, "ipFamilyPolicy", "SingleStack");
     }
     sync_cluster_ips(spec, headless);
 }
@@ -187,23 +175,33 @@ fn drop_of_type(new: &mut Value, old: &Value) {
     let (before, now) = (kind(old), kind(new));
     let has_node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
     let old_spec = tree::at(old, &["spec"]).clone();
+    let external = !tree::is_unset(tree::at(new, &["spec", "externalIPs"]));
     let spec = tree::object_mut(new, "spec");
+    let local = |spec: &Object| {
+        spec.get("externalTrafficPolicy")
+            .is_some_and(|p| p == "Local")
+    };
+    let lost_health_check = now != "LoadBalancer" || !local(spec);
     let mut drop = |field: &str| {
         if spec.get(field) == old_spec.get(field) {
             spec.shift_remove(field);
         }
     };
-    if has_node_ports(&before) && !has_node_ports(&now) {
+    if lost_health_check {
+        drop("healthCheckNodePort");
+    }
+    if has_node_ports(&before) && !has_node_ports(&now) && !external {
         drop("externalTrafficPolicy");
     }
     if before == "LoadBalancer" && now != "LoadBalancer" {
         drop("allocateLoadBalancerNodePorts");
         drop("loadBalancerClass");
-        drop("healthCheckNodePort");
     }
     if before != "ExternalName" && now == "ExternalName" {
         drop("clusterIP");
         drop("clusterIPs");
+        drop("ipFamilies");
+        drop("ipFamilyPolicy");
     }
     if before == "ExternalName" && now != "ExternalName" {
         drop("externalName");
@@ -221,129 +219,6 @@ fn drop_of_type(new: &mut Value, old: &Value) {
             .is_some_and(|number| held.contains(number))
         {
             tree::as_object(port).shift_remove("nodePort");
-        }
-    }
-}
-
-fn validate_spec(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    let kind = tree::text(spec, &["type"]);
-    let headless = tree::text(spec, &["clusterIP"]) == "None";
-    if !TYPES.contains(&kind) {
-        errors.push(FieldError::not_supported(&path.child("type"), kind, TYPES));
-    }
-    if kind == "ExternalName" {
-        let name = tree::text(spec, &["externalName"]);
-        let path = path.child("externalName");
-        if name.is_empty() {
-            errors.push(FieldError::required(&path, ""));
-        } else {
-            let trimmed = name.strip_suffix('.').unwrap_or(name);
-            validation::sentences(name, &path, names::dns_subdomain(trimmed), errors);
-        }
-        if !matches!(tree::text(spec, &["clusterIP"]), "" | "None") {
-            let detail = "may not be set for ExternalName services";
-            errors.push(FieldError::forbidden(
-                &Path::root("spec").child("clusterIPs").index(0),
-                detail,
-            ));
-        }
-    } else if tree::list(spec, &["ports"]).is_empty() && !headless {
-        errors.push(FieldError::required(&path.child("ports"), ""));
-    }
-    if headless && matches!(kind, "NodePort" | "LoadBalancer") {
-        let detail = format!("may not be set to 'None' for {kind} services");
-        errors.push(FieldError::invalid(
-            &path.child("clusterIPs").index(0),
-            "None",
-            detail,
-        ));
-    }
-    let ip = tree::text(spec, &["clusterIP"]);
-    if !ip.is_empty() && !headless {
-        validation::ip(ip, &path.child("clusterIPs").index(0), errors);
-    }
-    validation::labels(
-        tree::at(spec, &["selector"]),
-        &path.child("selector"),
-        errors,
-    );
-    validate_affinity(spec, path, errors);
-    for field in ["externalTrafficPolicy", "internalTrafficPolicy"] {
-        let policy = tree::text(spec, &[field]);
-        if !policy.is_empty() && !POLICIES.contains(&policy) {
-            errors.push(FieldError::not_supported(
-                &path.child(field),
-                policy,
-                POLICIES,
-            ));
-        }
-    }
-    validate_ports(spec, path, kind, errors);
-    for (i, ip) in tree::list(spec, &["externalIPs"]).iter().enumerate() {
-        let path = path.child("externalIPs").index(i);
-        validation::ip(ip.as_str().unwrap_or_default(), &path, errors);
-    }
-}
-
-fn validate_affinity(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    let affinity = tree::text(spec, &["sessionAffinity"]);
-    if !AFFINITIES.contains(&affinity) {
-        let path = path.child("sessionAffinity");
-        errors.push(FieldError::not_supported(&path, affinity, AFFINITIES));
-    }
-    let field = ["sessionAffinityConfig", "clientIP", "timeoutSeconds"];
-    if let Some(seconds) = tree::int(spec, &field)
-        && !(1..=AFFINITY_SECONDS_MAX).contains(&seconds)
-    {
-        let path = path
-            .child("sessionAffinityConfig")
-            .child("clientIP")
-            .child("timeoutSeconds");
-        let detail = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
-        errors.push(FieldError::invalid(&path, seconds, detail));
-    }
-}
-
-fn validate_ports(spec: &Value, path: &Path, kind: &str, errors: &mut Vec<FieldError>) {
-    let ports = tree::list(spec, &["ports"]);
-    let (mut port_names, mut numbers, mut node_ports) =
-        (HashSet::new(), HashSet::new(), HashSet::new());
-    for (i, port) in ports.iter().enumerate() {
-        let path = path.child("ports").index(i);
-        let name = tree::text(port, &["name"]);
-        if name.is_empty() {
-            if ports.len() > 1 {
-                errors.push(FieldError::required(&path.child("name"), ""));
-            }
-        } else {
-            validation::sentences(name, &path.child("name"), names::dns_label(name), errors);
-            if !port_names.insert(name) {
-                errors.push(FieldError::duplicate(&path.child("name"), name));
-            }
-        }
-        validation::port_number(tree::at(port, &["port"]), &path.child("port"), errors);
-        validation::protocol(port, &path, errors);
-        let target = tree::at(port, &["targetPort"]);
-        let target_path = path.child("targetPort");
-        if target.is_number() {
-            validation::port_number(target, &target_path, errors);
-        } else if let Some(name) = target.as_str() {
-            validation::sentences(name, &target_path, names::port_name(name), errors);
-        }
-        let protocol = tree::text(port, &["protocol"]);
-        let number = tree::int(port, &["port"]).unwrap_or_default();
-        if !numbers.insert((protocol, number)) {
-            let value = json!({"protocol": protocol, "port": number});
-            errors.push(FieldError::duplicate(&path, value));
-        }
-        let node_port = tree::int(port, &["nodePort"]).unwrap_or_default();
-        if node_port != 0 {
-            if matches!(kind, "ClusterIP" | "ExternalName") {
-                let detail = format!("may not be used when `type` is '{kind}'");
-                errors.push(FieldError::forbidden(&path.child("nodePort"), detail));
-            } else if !node_ports.insert((protocol, node_port)) {
-                errors.push(FieldError::duplicate(&path.child("nodePort"), node_port));
-            }
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Which addresses and node ports a service takes, and which it gives back.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::alloc::{AllocationIndex, NODE_PORTS, ServiceCidr, ip_key, node_port_key};
+use super::families;
+use crate::alloc::{
+    AllocationIndex, NODE_PORTS, ServiceCidr, ServiceRanges, ip_key, node_port_key,
+};
 use crate::field::{FieldError, Path};
 use crate::tree;
 
@@ -19,9 +22,15 @@ impl Numbers {
         if tree::text(service, &["spec", "type"]) == "ExternalName" {
             return Self(keys);
         }
-        let ip: Result<Ipv4Addr, _> = tree::text(service, &["spec", "clusterIP"]).parse();
-        if let Ok(ip) = ip {
-            keys.push(ip_key(ip));
+        let ips = tree::list(service, &["spec", "clusterIPs"]);
+        let ips = ips.iter().filter_map(|ip| ip.as_str()?.parse().ok());
+        keys.extend(ips.map(ip_key));
+        let health = tree::int(service, &["spec", "healthCheckNodePort"]);
+        if let Some(number) = health
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n != 0)
+        {
+            keys.push(node_port_key("TCP", number));
         }
         for port in tree::list(service, &["spec", "ports"]) {
             let number = tree::int(port, &["nodePort"]).and_then(|n| u16::try_from(n).ok());
@@ -46,7 +55,7 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Allocator<'a> {
     pub(crate) index: &'a AllocationIndex,
-    pub(crate) cidr: ServiceCidr,
+    pub(crate) ranges: ServiceRanges,
     pub(crate) held: &'a Numbers,
 }
 
@@ -66,60 +75,113 @@ impl Allocator<'_> {
             return Ok(Vec::new());
         }
         let mut wanted = Vec::new();
-        self.address(service, &mut wanted, random())?;
+        let ranges = families::settle(service, &self.ranges)?;
+        self.addresses(service, &ranges, &mut wanted, &mut random)?;
         let wants_ports = match kind.as_str() {
             "NodePort" => true,
             "LoadBalancer" => tree::flag(service, &["spec", "allocateLoadBalancerNodePorts"]),
             _ => false,
         };
-        self.ports(service, wants_ports, &mut wanted, random)?;
+        self.ports(service, wants_ports, &mut wanted, &mut random)?;
+        if families::needs_health_check(service) {
+            self.health_port(service, &mut wanted, &mut random)?;
+        }
         wanted.retain(|one| !self.held.0.contains(&one.key));
         Ok(wanted)
     }
 
-    fn address(
+    /// One address of each range: those that the service names, and free ones for the rest.
+    fn addresses(
         &self,
         service: &mut Value,
+        ranges: &[ServiceCidr],
         wanted: &mut Vec<Wanted>,
-        random: u32,
+        mut random: impl FnMut() -> u32,
     ) -> Result<(), FieldError> {
         let path = Path::root("spec").child("clusterIPs");
-        let text = tree::text(service, &["spec", "clusterIP"]).to_owned();
-        if text == "None" {
+        let named: Vec<String> = tree::list(service, &["spec", "clusterIPs"])
+            .iter()
+            .filter_map(|ip| Some(ip.as_str()?.to_owned()))
+            .collect();
+        if named.first().is_some_and(|ip| ip == "None") {
             return Ok(());
         }
-        if text.is_empty() {
-            let Some(ip) = self.index.free_ip(self.cidr, random) else {
-                let detail = "failed to allocate a serviceIP: range is full";
-                return Err(FieldError::invalid(&path, json!([]), detail));
+        let mut all = Vec::new();
+        for (i, range) in ranges.iter().enumerate() {
+            let Some(text) = named.get(i) else {
+                let Some(ip) = self.index.free_ip(*range, random()) else {
+                    let detail = "failed to allocate a serviceIP: range is full";
+                    return Err(FieldError::invalid(&path, json!(named), detail));
+                };
+                all.push(ip.to_string());
+                wanted.push(Wanted {
+                    key: ip_key(ip),
+                    taken: None,
+                });
+                continue;
             };
-            let spec = tree::object_mut(service, "spec");
-            spec.insert("clusterIP".to_owned(), json!(ip.to_string()));
-            spec.insert("clusterIPs".to_owned(), json!([ip.to_string()]));
-            wanted.push(Wanted {
-                key: ip_key(ip),
-                taken: None,
-            });
-            return Ok(());
+            wanted.push(self.named_address(text, &named, *range)?);
+            all.push(text.clone());
         }
-        let Ok(ip) = text.parse::<Ipv4Addr>() else {
+        let spec = tree::object_mut(service, "spec");
+        spec.insert("clusterIP".to_owned(), json!(all.first()));
+        spec.insert("clusterIPs".to_owned(), json!(all));
+        Ok(())
+    }
+
+    /// An address that the service names.
+    fn named_address(
+        &self,
+        text: &str,
+        named: &[String],
+        range: ServiceCidr,
+    ) -> Result<Wanted, FieldError> {
+        let path = Path::root("spec").child("clusterIPs");
+        let Ok(ip) = text.parse::<IpAddr>() else {
             let detail = format!(
                 "failed to allocate IP {text}: the provided network does not match the current range"
             );
-            return Err(FieldError::invalid(&path, json!([text]), detail));
+            return Err(FieldError::invalid(&path, json!(named), detail));
         };
         let key = ip_key(ip);
-        if !self.cidr.allows(ip) && !self.held.0.contains(&key) {
+        if !range.allows(ip) && !self.held.0.contains(&key) {
             let detail = format!(
                 "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The \
-                 range of valid IPs is {}",
-                self.cidr
+                 range of valid IPs is {range}"
             );
-            return Err(FieldError::invalid(&path, json!([text]), detail));
+            return Err(FieldError::invalid(&path, json!(named), detail));
         }
         let detail = format!("failed to allocate IP {ip}: provided IP is already allocated");
-        let taken = Some(FieldError::invalid(&path, json!([text]), detail));
-        wanted.push(Wanted { key, taken });
+        let taken = Some(FieldError::invalid(&path, json!(named), detail));
+        Ok(Wanted { key, taken })
+    }
+
+    /// The port that tells load balancers which nodes have endpoints.
+    fn health_port(
+        &self,
+        service: &mut Value,
+        wanted: &mut Vec<Wanted>,
+        mut random: impl FnMut() -> u32,
+    ) -> Result<(), FieldError> {
+        let path = Path::root("spec").child("healthCheckNodePort");
+        let number = tree::int(service, &["spec", "healthCheckNodePort"]).unwrap_or_default();
+        if let Some(number) = u16::try_from(number).ok().filter(|number| *number != 0) {
+            let detail = "provided port is already allocated";
+            wanted.push(Wanted {
+                key: node_port_key("TCP", number),
+                taken: Some(FieldError::invalid(&path, number, detail)),
+            });
+            return Ok(());
+        }
+        let Some(number) = self.choose("TCP", wanted, &mut random) else {
+            let detail = "failed to allocate a nodePort: range is full";
+            return Err(FieldError::invalid(&path, 0, detail));
+        };
+        tree::object_mut(service, "spec").insert("healthCheckNodePort".to_owned(), json!(number));
+        wanted.push(Wanted {
+            key: node_port_key("TCP", number),
+            taken: None,
+        });
         Ok(())
     }
 
@@ -190,9 +252,10 @@ impl Allocator<'_> {
         wanted: &[Wanted],
         random: &mut impl FnMut() -> u32,
     ) -> Option<u16> {
-        const ATTEMPTS: usize = 16;
-        (0..ATTEMPTS).find_map(|_| {
-            let number = self.index.free_node_port(&[protocol], random())?;
+        const ATTEMPTS: u32 = 16;
+        (0..ATTEMPTS).find_map(|attempt| {
+            let from = random().wrapping_add(attempt);
+            let number = self.index.free_node_port(&[protocol], from)?;
             let key = node_port_key(protocol, number);
             wanted.iter().all(|one| one.key != key).then_some(number)
         })

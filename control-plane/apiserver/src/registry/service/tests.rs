@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::alloc::{AllocationIndex, ServiceCidr, ip_key};
+use crate::alloc::{AllocationIndex, ip_key};
 
 fn service(spec: Value) -> Value {
     let mut service = json!({"metadata": {"name": "s", "namespace": "d"}});
@@ -13,10 +13,17 @@ fn service(spec: Value) -> Value {
 }
 
 fn fill(service: &mut Value, index: &AllocationIndex) -> Result<Vec<Wanted>, FieldError> {
-    let cidr: ServiceCidr = "10.96.0.0/16".parse().unwrap();
+    fill_from("10.96.0.0/16", service, index)
+}
+
+fn fill_from(
+    ranges: &str,
+    service: &mut Value,
+    index: &AllocationIndex,
+) -> Result<Vec<Wanted>, FieldError> {
     Allocator {
         index,
-        cidr,
+        ranges: ranges.parse().unwrap(),
         held: &Numbers::default(),
     }
     .fill(service, || 0)
@@ -101,6 +108,7 @@ fn an_update_keeps_address_and_node_port_and_may_not_change_the_address() {
         old["spec"]["ports"][0]["nodePort"]
     );
     new["spec"]["clusterIP"] = json!("10.96.0.77");
+    Service.prepare_update(&mut new, &old, Prepare::Main);
     let errors = Service.validate_update(&new, &old, Prepare::Main);
     assert_eq!(
         errors[0].to_string(),
@@ -128,4 +136,93 @@ fn a_type_takes_its_own_fields_with_it() {
         "{:?}",
         Service.validate(&external)
     );
+}
+
+const DUAL: &str = "10.96.0.0/16,fd00:10:96::/112";
+
+#[test]
+fn families_follow_the_policy_and_the_cluster() {
+    let index = AllocationIndex::default();
+    let ports = json!([{"port": 80}]);
+    let settled = |ranges: &str, spec: Value| {
+        let mut one = service(spec);
+        one["spec"]["ports"] = ports.clone();
+        fill_from(ranges, &mut one, &index).map(|_| {
+            let field = |name: &str| one["spec"][name].clone();
+            (
+                field("ipFamilies"),
+                field("ipFamilyPolicy"),
+                field("clusterIPs"),
+            )
+        })
+    };
+    let (families, policy, ips) = settled(DUAL, json!({})).unwrap();
+    assert_eq!((families, policy), (json!(["IPv4"]), json!("SingleStack")));
+    assert_eq!(ips.as_array().unwrap().len(), 1);
+    let (families, _, ips) = settled(DUAL, json!({"ipFamilyPolicy": "PreferDualStack"})).unwrap();
+    assert_eq!(families, json!(["IPv4", "IPv6"]));
+    assert_eq!(ips, json!(["10.96.1.0", "fd00:10:96::100"]));
+    let wanted = json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6"]});
+    let (families, _, ips) = settled(DUAL, wanted).unwrap();
+    assert_eq!(families, json!(["IPv6", "IPv4"]));
+    assert_eq!(ips[0], "fd00:10:96::100");
+    let (families, _, _) = settled(DUAL, json!({"clusterIP": "fd00:10:96::9"})).unwrap();
+    assert_eq!(families, json!(["IPv6"]));
+    let (families, policy, ips) =
+        settled("10.96.0.0/16", json!({"ipFamilyPolicy": "PreferDualStack"})).unwrap();
+    assert_eq!(
+        (families, policy),
+        (json!(["IPv4"]), json!("PreferDualStack"))
+    );
+    assert_eq!(ips.as_array().unwrap().len(), 1);
+    let refused = |spec: Value| settled("10.96.0.0/16", spec).unwrap_err().to_string();
+    assert_eq!(
+        refused(json!({"ipFamilyPolicy": "RequireDualStack"})),
+        "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services"
+    );
+    assert_eq!(
+        refused(json!({"ipFamilies": ["IPv6"]})),
+        "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"
+    );
+    assert_eq!(
+        refused(json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "SingleStack"})),
+        "spec.ipFamilyPolicy: Invalid value: \"SingleStack\": must be RequireDualStack or PreferDualStack when multiple ipFamilies are specified"
+    );
+}
+
+#[test]
+fn a_service_takes_and_gives_back_its_second_address() {
+    let index = AllocationIndex::default();
+    let mut old = service(json!({"ipFamilyPolicy": "RequireDualStack", "ports": [{"port": 80}]}));
+    fill_from(DUAL, &mut old, &index).unwrap();
+    assert_eq!(Numbers::of(&old).0.len(), 2);
+    let mut new = old.clone();
+    new["spec"]["ipFamilyPolicy"] = json!("SingleStack");
+    Service.prepare_update(&mut new, &old, Prepare::Main);
+    assert_eq!(new["spec"]["ipFamilies"], json!(["IPv4"]));
+    assert_eq!(Numbers::of(&new).0.len(), 1);
+    let errors = Service.validate_update(&new, &old, Prepare::Main);
+    assert!(errors.is_empty(), "{errors:?}");
+    let mut again = new.clone();
+    again["spec"]["ipFamilyPolicy"] = json!("PreferDualStack");
+    Service.prepare_update(&mut again, &new, Prepare::Main);
+    fill_from(DUAL, &mut again, &index).unwrap();
+    assert_eq!(again["spec"]["clusterIP"], old["spec"]["clusterIP"]);
+    assert_eq!(Numbers::of(&again).0.len(), 2);
+}
+
+#[test]
+fn a_load_balancer_with_local_traffic_gets_a_health_check_port() {
+    let index = AllocationIndex::default();
+    let mut one = service(
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "ports": [{"port": 80}]}),
+    );
+    fill(&mut one, &index).unwrap();
+    let port = one["spec"]["healthCheckNodePort"].clone();
+    assert!(port.is_number() && port != one["spec"]["ports"][0]["nodePort"]);
+    let mut new = one.clone();
+    new["spec"]["externalTrafficPolicy"] = json!("Cluster");
+    Service.prepare_update(&mut new, &one, Prepare::Main);
+    assert!(new["spec"].get("healthCheckNodePort").is_none());
 }

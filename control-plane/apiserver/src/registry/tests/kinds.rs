@@ -10,6 +10,7 @@ fn template() -> Value {
 }
 
 /// Plural and a small object of each kind, without metadata.
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn samples() -> Vec<(&'static str, &'static str, Value)> {
     let selector = json!({"matchLabels": {"a": "b"}});
     let rule = json!({"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
@@ -183,6 +184,7 @@ fn defaults_of_workloads_are_upstreams() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn broken_objects_are_refused_in_upstreams_words() {
     let cases = [
         (
