@@ -171,7 +171,7 @@ impl Api for InProcess {
         let mut found: Vec<Resource> = Vec::new();
         for kind in self.server.registry.served() {
             let known = |one: &Resource| one.group == kind.group && one.plural == kind.plural;
-            if kind.view.is_some() || found.iter().any(known) {
+            if kind.is_view() || found.iter().any(known) {
                 continue;
             }
             found.push(Resource {

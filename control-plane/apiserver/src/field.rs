@@ -62,6 +62,7 @@ enum Problem {
         max: usize,
     },
     NotFound(String),
+    Type(String),
 }
 
 /// One broken rule at one field.
@@ -112,6 +113,17 @@ impl FieldError {
         Self::new(path, Problem::NotSupported { value, supported }, "")
     }
 
+    /// The value has the wrong type; `value` says which it has.
+    pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(path, Problem::Type(value.into().to_string()), detail)
+    }
+
+    /// The value, of any type, is none of the known ones.
+    pub fn not_supported_value(path: &Path, value: &Value, supported: Vec<String>) -> Self {
+        let value = value.to_string();
+        Self::new(path, Problem::NotSupported { value, supported }, "")
+    }
+
     /// The value occurs twice where it must be unique.
     pub fn duplicate(path: &Path, value: impl Into<Value>) -> Self {
         Self::new(path, Problem::Duplicate(value.into().to_string()), "")
@@ -150,6 +162,7 @@ impl FieldError {
         match self.problem {
             Problem::Required => "FieldValueRequired",
             Problem::Invalid(_) | Problem::InvalidUnshown => "FieldValueInvalid",
+            Problem::Type(_) => "FieldValueTypeInvalid",
             Problem::NotSupported { .. } => "FieldValueNotSupported",
             Problem::Duplicate(_) => "FieldValueDuplicate",
             Problem::Forbidden => "FieldValueForbidden",
@@ -164,7 +177,7 @@ impl FieldError {
     pub fn body(&self) -> String {
         let head = match &self.problem {
             Problem::Required => "Required value".to_owned(),
-            Problem::Invalid(value) => format!("Invalid value: {value}"),
+            Problem::Invalid(value) | Problem::Type(value) => format!("Invalid value: {value}"),
             Problem::InvalidUnshown => "Invalid value".to_owned(),
             Problem::NotSupported { value, supported } => {
                 let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();

@@ -11,6 +11,7 @@ mod audit;
 pub mod auth;
 mod bootstrap;
 pub mod cache;
+mod custom;
 mod field;
 mod flow;
 mod handlers;

@@ -20,6 +20,7 @@ use crate::audit::{self, AuditConfig, AuditLog};
 use crate::auth::{MASTERS, rbac};
 use crate::bootstrap::bootstrap;
 use crate::cache::{self, PumpError, WatchCache};
+use crate::custom;
 use crate::flow::Flow;
 use crate::handlers::{Api, Discovery, OpenApi};
 use crate::http::{Listener, serve};
@@ -223,6 +224,7 @@ impl ApiServer {
         });
         tasks.spawn(rbac::follow(Arc::clone(&server), stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(reseal(sealed)));
+        tasks.spawn(custom::run(Arc::clone(&server), stop.clone()));
         for socket in sockets {
             let api = Arc::clone(&api);
             let listener = Listener {

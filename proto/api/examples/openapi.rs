@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         namespaced: true,
         verbs: VERBS,
     };
-    let bytes = document(builtin(), gvk.group, gvk.version, &[resource]);
+    let bytes = document(builtin(), gvk.group, gvk.version, &[resource], &[]);
     println!("{}", String::from_utf8_lossy(&bytes));
     ExitCode::SUCCESS
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proto_api::apply::{self, FieldSet, OnConflict, Writer};
+use proto_api::apply::{self, FieldSet, Form, OnConflict, Writer};
 use proto_api::decode::{self, Encoding};
 use proto_api::schema::{Gvk, TypeId, builtin};
 use proto_api::selector::{Fields, Labels};
@@ -196,6 +196,7 @@ proptest! {
         let writer = Writer {
             schema: builtin(),
             type_id: pod_type(),
+            form: Form::Canonical,
             manager: "m",
             api_version: "v1",
             subresource: "",

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use self::filter::{Field, FieldRequirement, Filter};
@@ -29,6 +30,8 @@ pub(crate) use self::resource::ObjMap;
 pub use self::resource::{Event, EventKind, ResourceCache};
 pub use self::watcher::{WatchError, WatchItem, WatchStart, Watcher};
 use crate::alloc::AllocationIndex;
+use crate::custom::{Installed, Stray};
+use crate::object::Obj;
 use crate::registry::{Kind, Registry};
 use crate::status::StatusError;
 
@@ -45,6 +48,9 @@ pub struct WatchCache {
     /// Of custom kinds; replaced as a whole when one comes, changes or goes.
     custom: ArcSwap<ByName>,
     applied: watch::Sender<u64>,
+    registry: Registry,
+    /// Written by the pump alone.
+    installed: Mutex<Installed>,
     /// VIPs and node ports in use.
     pub allocations: AllocationIndex,
 }
@@ -61,6 +67,8 @@ impl WatchCache {
         Self {
             builtin,
             custom: ArcSwap::default(),
+            registry: registry.clone(),
+            installed: Mutex::default(),
             applied: watch::Sender::new(0),
             allocations: AllocationIndex::default(),
         }
@@ -75,10 +83,12 @@ impl WatchCache {
     }
 
     pub(crate) fn resource(&self, group: &str, plural: &str) -> Option<Arc<ResourceCache>> {
-        if let Some(found) = in_map(&self.builtin, group, plural) {
-            return Some(Arc::clone(found));
-        }
-        in_map(&self.custom.load(), group, plural).cloned()
+        let builtin = self.builtin(group, plural);
+        builtin.or_else(|| in_map(&self.custom.load(), group, plural).cloned())
+    }
+
+    fn builtin(&self, group: &str, plural: &str) -> Option<Arc<ResourceCache>> {
+        in_map(&self.builtin, group, plural).cloned()
     }
 
     /// All resources as of now.
@@ -90,6 +100,39 @@ impl WatchCache {
             .chain(custom.values())
             .cloned()
             .collect()
+    }
+
+    /// Follows a definition of custom kinds; `None`: it is gone. Only the pump calls this, before it
+    /// tells of `rv`.
+    pub(crate) fn follow_definition(&self, name: &str, stored: Option<&Obj>, rv: u64) {
+        let mut installed = self.installed.lock();
+        if installed.follow(name, stored, rv) {
+            self.publish(&installed);
+        }
+    }
+
+    /// Begins with the definitions that the store holds, and the objects of their kinds.
+    fn reset_definitions(&self, definitions: &ObjMap, strays: &[Stray], rv: u64) {
+        let mut installed = self.installed.lock();
+        let mut before = std::mem::take(&mut *installed);
+        before.clear();
+        for (key, definition) in definitions {
+            installed.follow(&key.name, Some(definition), rv);
+        }
+        installed.place(strays, rv);
+        self.publish(&installed);
+    }
+
+    fn publish(&self, installed: &Installed) {
+        let caches = installed.caches().map(|cache| {
+            (
+                (cache.kind.storage_group, cache.kind.plural),
+                Arc::clone(cache),
+            )
+        });
+        // A kind that is found has a cache: first the one, then the other.
+        self.custom.store(Arc::new(caches.collect()));
+        installed.publish(&self.registry);
     }
 
     /// The revision up to which everything is here.

@@ -12,11 +12,14 @@ use tracing::{error, warn};
 use super::WatchCache;
 use super::resource::{ObjMap, ResourceCache};
 use crate::alloc::is_number;
+use crate::custom::Stray;
 use crate::object::{Obj, ObjKey, parse_store_key};
 use crate::registry::Kind;
 
 /// How often rings are looked at for events that are too old.
 const TRIM_INTERVAL: Duration = Duration::from_secs(30);
+/// The kind that makes kinds.
+const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
 /// Pause between attempts to read a store that fails.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -36,14 +39,24 @@ pub async fn load(cache: &WatchCache, store: &dyn Store) -> Result<u64, PumpErro
     let mut load = store.load(b"").await?;
     let mut maps: HashMap<(&'static str, &'static str), ObjMap> = HashMap::new();
     let mut index = Vec::new();
+    let mut strays = Vec::new();
     while let Some(page) = load.pages.next().await {
         for entry in page? {
             let Ok(key) = std::str::from_utf8(&entry.key) else {
                 continue;
             };
-            let Some((resource, obj_key)) = locate(cache, key) else {
+            // Objects of custom kinds wait for their definitions.
+            let Some((resource, obj_key)) =
+                locate(key, |group, plural| cache.builtin(group, plural))
+            else {
                 if is_number(key) {
                     index.push((key.to_owned(), entry.value));
+                } else {
+                    strays.push(Stray {
+                        key: key.to_owned(),
+                        value: entry.value,
+                        rv: entry.rev.0,
+                    });
                 }
                 continue;
             };
@@ -56,10 +69,12 @@ pub async fn load(cache: &WatchCache, store: &dyn Store) -> Result<u64, PumpErro
         }
     }
     let rev = load.rev.0;
-    for resource in cache.resources() {
+    let definitions = maps.get(&DEFINITIONS).cloned().unwrap_or_default();
+    for resource in cache.builtin.values() {
         let key = (resource.kind.storage_group, resource.kind.plural);
         resource.reset(maps.remove(&key).unwrap_or_default(), rev);
     }
+    cache.reset_definitions(&definitions, &strays, rev);
     cache.allocations.reset(
         index
             .iter()
@@ -124,7 +139,8 @@ fn apply(cache: &WatchCache, batch: &Batch) {
         let Ok(key) = std::str::from_utf8(change.key()) else {
             continue;
         };
-        let Some((resource, obj_key)) = locate(cache, key) else {
+        let Some((resource, obj_key)) = locate(key, |group, plural| cache.resource(group, plural))
+        else {
             match change {
                 _ if !is_number(key) => {}
                 Change::Put { value, .. } => cache.allocations.insert(key, value),
@@ -140,13 +156,20 @@ fn apply(cache: &WatchCache, batch: &Batch) {
             }
             Change::Delete { .. } => resource.apply(&obj_key, batch.rev.0, None, now),
         }
+        if (resource.kind.group, resource.kind.plural) == DEFINITIONS {
+            let stored = resource.get(&obj_key);
+            cache.follow_definition(&obj_key.name, stored.as_deref(), batch.rev.0);
+        }
     }
     cache.set_applied(batch.rev.0);
 }
 
-fn locate(cache: &WatchCache, key: &str) -> Option<(Arc<ResourceCache>, ObjKey)> {
+fn locate(
+    key: &str,
+    resource: impl FnOnce(&str, &str) -> Option<Arc<ResourceCache>>,
+) -> Option<(Arc<ResourceCache>, ObjKey)> {
     let (group, plural, namespace, name) = parse_store_key(key)?;
-    let resource = cache.resource(group, plural)?;
+    let resource = resource(group, plural)?;
     Some((resource, ObjKey::new(namespace, name)))
 }
 

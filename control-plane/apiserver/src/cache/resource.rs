@@ -95,7 +95,7 @@ pub(super) enum Slice {
 }
 
 impl ResourceCache {
-    pub(super) fn new(kind: Arc<Kind>) -> Self {
+    pub(crate) fn new(kind: Arc<Kind>) -> Self {
         Self {
             kind,
             state: RwLock::default(),
@@ -114,6 +114,12 @@ impl ResourceCache {
             state: RwLock::new(state),
             ..Self::new(kind)
         }
+    }
+
+    /// Empties the cache and ends its watches: the kind is gone or has changed.
+    pub(crate) fn close(&self) {
+        self.state.write().closed = true;
+        self.reset(ObjMap::new(), 0);
     }
 
     /// The object, as of now.
@@ -254,7 +260,7 @@ impl ResourceCache {
     }
 
     /// Replaces everything: the state of the store at `rv`, at start or after a gap.
-    pub(super) fn reset(&self, objects: ObjMap, rv: u64) {
+    pub(crate) fn reset(&self, objects: ObjMap, rv: u64) {
         let tail = {
             let mut state = self.state.write();
             let next = state.end();

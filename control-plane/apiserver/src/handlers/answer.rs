@@ -39,7 +39,7 @@ impl Call {
         obj: &Arc<Obj>,
     ) -> Result<Response, StatusError> {
         let accept = self.accept_for(kind)?;
-        match (accept.format, accept.codec, kind.view) {
+        match (accept.format, accept.codec, &kind.view) {
             (Format::Plain, Codec::Json, None) => Ok(json_bytes(code, obj.json.clone())),
             (Format::Plain, Codec::Protobuf, None) => {
                 let body = object_body(self.api.server.schema, kind, obj)?;

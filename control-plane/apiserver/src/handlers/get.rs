@@ -13,7 +13,7 @@ impl Call {
         let rv = resource_version(&self.query)?;
         let obj = self.api.server.get(target, rv).await?;
         if target.subresource == Some(Subresource::Scale) {
-            return self.tree_answer(200, &crate::server::scale_of(&obj.value()));
+            return self.tree_answer(200, &crate::server::scale_of(&target.kind, &obj.value()));
         }
         self.object_answer(200, &target.kind, &obj)
     }

@@ -95,7 +95,7 @@ fn plain(kind: &Arc<Kind>, meta: &Value, page: Listing) -> Response {
         "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": meta,
     });
     let kind = Arc::clone(kind);
-    listed(&head, "items", page, move |obj| match kind.view {
+    listed(&head, "items", page, move |obj| match &kind.view {
         None => obj.json.clone(),
         Some(_) => Bytes::from(Server::shown(&kind, obj).to_string()),
     })
@@ -133,7 +133,7 @@ async fn messages(
     page: Listing,
 ) -> Result<Response, StatusError> {
     let own = Arc::clone(kind);
-    let item = move |obj: &Obj| match (accept.format, own.view) {
+    let item = move |obj: &Obj| match (accept.format, &own.view) {
         (Format::Metadata(version), _) => {
             let item = tables::partial_metadata(&Server::shown(&own, obj), version);
             metadata_message(schema, &item).map(Bytes::from)

@@ -58,8 +58,12 @@ impl Call {
         encoding: Encoding,
         gvk: Gvk<'_>,
     ) -> Result<Decoded, StatusError> {
-        let decoded = decode::body(self.api.server.schema, Some(gvk), body, encoding)
-            .map_err(|fault| StatusError::bad_request(fault.message(gvk)))?;
+        let kind = self.api.server.registry.by_gvk(gvk);
+        let decoded = match kind.as_deref().and_then(|kind| kind.custom.as_deref()) {
+            Some(custom) => crate::custom::decode(custom, gvk, body, encoding),
+            None => decode::body(self.api.server.schema, Some(gvk), body, encoding),
+        };
+        let decoded = decoded.map_err(|fault| StatusError::bad_request(fault.message(gvk)))?;
         let found = decoded.gvk();
         if (found.group, found.kind) != (gvk.group, gvk.kind) || found.version != gvk.version {
             return Err(StatusError::bad_request(format!(

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use control_plane_apiextensions::open_api;
 use hyper::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH,
 };
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::discovery::{Listed, Served};
+use super::objects::gvk;
 use crate::http::{Response, json_bytes, text_response};
 use crate::status::StatusError;
 
@@ -119,7 +121,17 @@ impl Call {
             let own: Vec<&Listed> = served.of_group(group, version).collect();
             let resources: Vec<openapi::Resource<'_>> =
                 own.iter().map(|r| r.for_openapi()).collect();
-            let body = openapi::document(server.schema, group, version, &resources);
+            let kinds = server.registry.served();
+            let custom: Vec<_> = kinds
+                .iter()
+                .filter(|kind| kind.group == *group && kind.version == *version)
+                .filter_map(|kind| {
+                    let custom = kind.custom.as_ref()?;
+                    Some(open_api(gvk(kind), kind.list_kind, &custom.source))
+                })
+                .flatten()
+                .collect();
+            let body = openapi::document(server.schema, group, version, &resources, &custom);
             let hash = openapi::hash(&body);
             Made {
                 body: Bytes::from(body),

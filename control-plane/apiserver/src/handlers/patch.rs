@@ -29,6 +29,9 @@ impl Call {
         let patch = match kind {
             BodyKind::JsonPatch => Patch::Json(tree),
             BodyKind::MergePatch => Patch::Merge(tree),
+            BodyKind::StrategicPatch if target.kind.custom.is_some() => {
+                return Err(BodyKind::not_a_patch());
+            }
             BodyKind::StrategicPatch => Patch::Strategic(tree),
             BodyKind::ApplyPatch | BodyKind::Object(_) => return Err(BodyKind::not_a_patch()),
         };
@@ -42,7 +45,10 @@ impl Call {
             .await?;
         findings.extend(patched.findings);
         let mut answer = if target.subresource == Some(Subresource::Scale) {
-            self.tree_answer(200, &crate::server::scale_of(&patched.obj.value()))?
+            self.tree_answer(
+                200,
+                &crate::server::scale_of(&target.kind, &patched.obj.value()),
+            )?
         } else {
             self.object_answer(200, &target.kind, &patched.obj)?
         };
@@ -64,7 +70,7 @@ impl Call {
     /// Server-side apply.
     async fn apply(&self, target: &Target, body: &[u8]) -> Result<Response, StatusError> {
         let applicable = matches!(target.subresource, None | Some(Subresource::Status));
-        if !applicable || target.kind.view.is_some() {
+        if !applicable || target.kind.is_view() {
             return Err(BodyKind::not_a_patch());
         }
         if self.query.get("fieldManager").is_none() {

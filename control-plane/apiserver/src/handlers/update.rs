@@ -34,7 +34,7 @@ impl Call {
             .await?;
         let code = if created { 201 } else { 200 };
         let mut answer = if target.subresource == Some(Subresource::Scale) {
-            self.tree_answer(code, &crate::server::scale_of(&obj.value()))?
+            self.tree_answer(code, &crate::server::scale_of(&target.kind, &obj.value()))?
         } else {
             self.object_answer(code, &target.kind, &obj)?
         };

@@ -196,7 +196,7 @@ impl Encoder {
     }
 
     fn object(&mut self, obj: &Arc<Obj>) -> Result<Bytes, StatusError> {
-        match (self.accept.format, self.accept.codec, self.kind.view) {
+        match (self.accept.format, self.accept.codec, &self.kind.view) {
             (Format::Plain, Codec::Json, None) => Ok(obj.json.clone()),
             (Format::Plain, Codec::Protobuf, None) => {
                 object_body(self.server.schema, &self.kind, obj)

@@ -118,6 +118,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Peek<'a> {
+    /// The whole object's text.
+    #[serde(skip)]
+    pub raw: &'a [u8],
     #[serde(borrow)]
     metadata: MetadataPeek<'a>,
     /// `spec`.
@@ -250,7 +253,8 @@ impl<'a> Peek<'a> {
     /// # Errors
     /// Not JSON, or metadata of another shape.
     pub fn parse(json: &'a [u8]) -> Result<Self, PeekError> {
-        Ok(serde_json::from_slice(json)?)
+        let peek: Self = serde_json::from_slice(json)?;
+        Ok(Self { raw: json, ..peek })
     }
 
     pub(super) fn meta(&self) -> Meta {

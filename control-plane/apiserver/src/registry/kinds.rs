@@ -7,15 +7,16 @@ use super::Subresource::{
 use super::row::{GroupVersion, Row, cluster, namespaced};
 use super::{
     FieldReader, admission_policy, autoscaling, batch, certificate_request, component_status,
-    config_map, controller_revision, csi, daemon_set, endpoint_slice, endpoints, event,
-    flow_control, ingress, lease, limit_range, namespace, network_policy, node, pod,
-    pod_disruption_budget, pod_template, priority_class, rbac, replication_controller,
+    config_map, controller_revision, csi, custom_resource_definition, daemon_set, endpoint_slice,
+    endpoints, event, flow_control, ingress, lease, limit_range, namespace, network_policy, node,
+    pod, pod_disruption_budget, pod_template, priority_class, rbac, replication_controller,
     resource_quota, runtime_class, secret, service, service_account, service_address, stateful_set,
     storage_class, trust_bundle, volume, volume_claim, webhook_configuration, workload,
 };
 
 const CORE: GroupVersion = ("", "v1");
 const ADMISSION: GroupVersion = ("admissionregistration.k8s.io", "v1");
+const APIEXTENSIONS: GroupVersion = ("apiextensions.k8s.io", "v1");
 const APPS: GroupVersion = ("apps", "v1");
 const AUTOSCALING_V1: GroupVersion = ("autoscaling", "v1");
 const AUTOSCALING: GroupVersion = ("autoscaling", "v2");
@@ -226,6 +227,16 @@ pub(super) const KINDS: &[Row] = &[
         &webhook_configuration::TABLE,
     )
     .categories(&["api-extensions"]),
+    cluster(
+        APIEXTENSIONS,
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        &custom_resource_definition::CustomResourceDefinition,
+        &custom_resource_definition::TABLE,
+    )
+    .short(&["crd", "crds"])
+    .categories(&["api-extensions"])
+    .subresources(&[Status]),
     namespaced(
         APPS,
         "Deployment",

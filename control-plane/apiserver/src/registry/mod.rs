@@ -13,6 +13,7 @@ mod component_status;
 mod config_map;
 mod controller_revision;
 mod csi;
+mod custom_resource_definition;
 mod daemon_set;
 mod endpoint_slice;
 mod endpoints;
@@ -54,13 +55,17 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use proto_api::schema::Gvk;
+use serde_json::Value;
 
+use crate::custom::CustomVersion;
 use crate::object::Peek;
 use crate::status::GroupResource;
 pub use crate::tables::Printer;
 
 pub(crate) use self::intern::intern;
 pub use self::selectable::{FieldReader, Selectable};
+pub(crate) use self::strategy::keep_all_but_status;
 pub use self::strategy::{Graceful, NameRule, Prepare, Strategy};
 pub(crate) use self::version::by_preference;
 pub(crate) use self::workload::scale_selector;
@@ -185,9 +190,9 @@ pub struct View {
     /// `apiVersion` of the stored form.
     pub stored: &'static str,
     /// From the stored form.
-    pub show: fn(serde_json::Value) -> serde_json::Value,
+    pub show: fn(Value) -> Value,
     /// To the stored form.
-    pub store: fn(serde_json::Value) -> serde_json::Value,
+    pub store: fn(Value) -> Value,
 }
 
 /// A part of a kind: of the table of built-in kinds, or made at run time and shared.
@@ -208,6 +213,47 @@ impl<T: ?Sized> Deref for Part<T> {
             Self::Shared(part) => part,
         }
     }
+}
+
+/// How a kind's objects are translated to and from the stored form.
+#[derive(Debug)]
+pub enum Translation {
+    /// Between groups.
+    View(View),
+    /// Between versions that differ in nothing but `apiVersion`.
+    Version {
+        /// The kind's own.
+        shown: String,
+        /// That of the stored form.
+        stored: String,
+    },
+}
+
+impl Translation {
+    /// From the stored form.
+    #[must_use]
+    pub fn show(&self, object: Value) -> Value {
+        match self {
+            Self::View(view) => (view.show)(object),
+            Self::Version { shown, .. } => with_version(object, shown),
+        }
+    }
+
+    /// To the stored form.
+    #[must_use]
+    pub fn store(&self, object: Value) -> Value {
+        match self {
+            Self::View(view) => (view.store)(object),
+            Self::Version { stored, .. } => with_version(object, stored),
+        }
+    }
+}
+
+fn with_version(mut object: Value, api_version: &str) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), Value::from(api_version));
+    }
+    object
 }
 
 /// One kind in one version. Names are interned (see [`intern`]), so they outlive the kind.
@@ -242,7 +288,9 @@ pub struct Kind {
     /// The group whose storage holds the objects; may differ from `group` for a view.
     pub storage_group: &'static str,
     /// How a view translates; `None` when objects are stored as they are shown.
-    pub view: Option<View>,
+    pub view: Option<Translation>,
+    /// What a custom kind's objects look like; `None` for built-in kinds.
+    pub custom: Option<Arc<CustomVersion>>,
 }
 
 impl Kind {
@@ -250,6 +298,22 @@ impl Kind {
     #[must_use]
     pub fn api_version(&self) -> String {
         group_version(self.group, self.version)
+    }
+
+    /// Whether the kind is another face of a kind of another group.
+    #[must_use]
+    pub const fn is_view(&self) -> bool {
+        matches!(self.view, Some(Translation::View(_)))
+    }
+
+    /// `apiVersion` of stored objects.
+    #[must_use]
+    pub fn stored_api_version(&self) -> String {
+        match &self.view {
+            Some(Translation::Version { stored, .. }) => stored.clone(),
+            Some(Translation::View(view)) => view.stored.to_owned(),
+            None => self.api_version(),
+        }
     }
 
     /// How messages name the resource.
@@ -321,7 +385,7 @@ impl Default for Registry {
 impl Registry {
     /// Built-in kinds with storage of their own.
     pub fn kinds(&self) -> impl Iterator<Item = &Arc<Kind>> {
-        self.builtin.iter().filter(|kind| kind.view.is_none())
+        self.builtin.iter().filter(|kind| !kind.is_view())
     }
 
     /// All kinds as of now, views included, in discovery order.
@@ -347,6 +411,12 @@ impl Registry {
         self.find(|k| k.plural == plural && k.group == group && k.version == version)
     }
 
+    /// The kind of an object in a version.
+    #[must_use]
+    pub fn by_gvk(&self, gvk: Gvk<'_>) -> Option<Arc<Kind>> {
+        self.find(|k| k.group == gvk.group && k.version == gvk.version && k.kind == gvk.kind)
+    }
+
     /// The kind of an object, in its first version.
     #[must_use]
     pub fn by_kind(&self, group: &str, kind: &str) -> Option<Arc<Kind>> {
@@ -363,6 +433,13 @@ impl Registry {
             .iter()
             .find(|kind| wanted(kind))
             .cloned()
+    }
+
+    /// Replaces the custom kinds. Only the cache's one writer calls this.
+    pub(crate) fn set_custom(&self, kinds: Vec<Arc<Kind>>) {
+        let generation = self.generation() + 1;
+        self.custom
+            .store(Arc::new(CustomKinds { generation, kinds }));
     }
 }
 

@@ -7,7 +7,9 @@
 //!     .short(&["deploy"]).all().subresources(&[Scale, Status])
 //! ```
 
-use super::{FieldReader, Kind, Part, Scope, Selectable, Strategy, Subresource, View, intern};
+use super::{
+    FieldReader, Kind, Part, Scope, Selectable, Strategy, Subresource, Translation, View, intern,
+};
 use crate::tables::Table;
 
 /// Group and version.
@@ -123,7 +125,8 @@ impl Row {
             table: Part::Static(self.table),
             strategy: Part::Static(self.strategy),
             storage_group: self.storage_group,
-            view: self.view,
+            view: self.view.map(Translation::View),
+            custom: None,
         }
     }
 }

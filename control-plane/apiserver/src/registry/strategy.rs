@@ -54,6 +54,11 @@ pub trait Strategy: Debug + Send + Sync {
         false
     }
 
+    /// Whether a change of the status counts too: it has no path of its own then.
+    fn generation_counts_status(&self) -> bool {
+        false
+    }
+
     /// Whether objects are made when they are read, and cannot be written.
     fn is_virtual(&self) -> bool {
         false
@@ -99,6 +104,9 @@ pub trait Strategy: Debug + Send + Sync {
         }
     }
 
+    /// Makes `object` what it must be when its deletion begins.
+    fn prepare_delete(&self, _object: &mut Value) {}
+
     /// Checks a new object.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()
@@ -127,7 +135,7 @@ pub trait Strategy: Debug + Send + Sync {
 
 /// A status write: everything of `old` except status, and the metadata that carries the
 /// precondition.
-pub(super) fn keep_all_but_status(new: &mut Value, old: &Value) {
+pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value) {
     let status = new.get("status").cloned();
     let resource_version = tree::at(new, &["metadata", "resourceVersion"]).clone();
     let managers = tree::at(new, &["metadata", "managedFields"]).clone();

@@ -40,8 +40,16 @@ impl Server {
         context: &WriteContext,
         ownership: Ownership,
     ) -> Result<Arc<Obj>, StatusError> {
-        let body = match kind.view {
-            Some(view) => (view.store)(body),
+        if kind
+            .custom
+            .as_ref()
+            .is_some_and(|custom| custom.terminating)
+        {
+            let message = "create not allowed while custom resource definition is terminating";
+            return Err(StatusError::new(405, "MethodNotAllowed", message));
+        }
+        let body = match &kind.view {
+            Some(view) => view.store(body),
             None => body,
         };
         let mut attempt = 0;
@@ -91,9 +99,7 @@ impl Server {
         namespace: &str,
         value: &mut Value,
     ) -> Result<bool, StatusError> {
-        let api_version = kind
-            .view
-            .map_or_else(|| kind.api_version(), |view| view.stored.to_owned());
+        let api_version = kind.stored_api_version();
         let object = tree::as_object(value);
         object.insert("apiVersion".to_owned(), json!(api_version));
         object.insert("kind".to_owned(), json!(kind.kind));

@@ -89,6 +89,7 @@ impl Server {
             self.admission.delete(target, &context.user, &old)?;
             let mut new = old.clone();
             set_propagation(&mut new, request.propagation);
+            target.kind.strategy.prepare_delete(&mut new);
             let grace = target.kind.strategy.graceful(&old, request.grace_seconds);
             self.mark(&mut new, &old, &target.kind, grace);
             attempts += 1;

@@ -191,9 +191,16 @@ impl Server {
             .ok_or_else(StatusError::path_not_found)
     }
 
-    /// The schema type of `kind`'s objects.
-    pub(crate) fn type_of(&self, kind: &Kind) -> Result<TypeId, StatusError> {
-        self.type_of_gvk(kind.group, kind.version, kind.kind)
+    /// The type of `kind`'s objects, and the schema that holds it.
+    pub(crate) fn type_of<'a>(
+        &'a self,
+        kind: &'a Kind,
+    ) -> Result<(&'a Schema, TypeId), StatusError> {
+        if let Some(custom) = &kind.custom {
+            return Ok((&custom.typed, custom.type_id));
+        }
+        let type_id = self.type_of_gvk(kind.group, kind.version, kind.kind)?;
+        Ok((self.schema, type_id))
     }
 
     pub(crate) fn type_of_gvk(
@@ -213,8 +220,8 @@ impl Server {
 
     /// The object in the form of `kind`: views translate.
     pub(crate) fn shown(kind: &Kind, obj: &Obj) -> Value {
-        match kind.view {
-            Some(view) => (view.show)(obj.value()),
+        match &kind.view {
+            Some(view) => view.show(obj.value()),
             None => obj.value(),
         }
     }

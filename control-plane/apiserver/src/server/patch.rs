@@ -43,27 +43,31 @@ impl Server {
         mut refuse: impl FnMut(&[decode::Finding]) -> Result<(), StatusError>,
     ) -> Result<Patched, StatusError> {
         let kind = &target.kind;
-        let type_id = match target.subresource.and_then(Subresource::body) {
-            Some((group, version, kind)) => self.type_of_gvk(group, version, kind)?,
+        let (schema, type_id) = match target.subresource.and_then(Subresource::body) {
+            Some((group, version, kind)) => (self.schema, self.type_of_gvk(group, version, kind)?),
             None => self.type_of(kind)?,
         };
         let scale = target.subresource == Some(Subresource::Scale);
         let mut findings = Vec::new();
         let obj = self
             .modify(target, context, |old| {
-                let shown = match (scale, kind.view) {
-                    (true, _) => super::scale::of(old),
-                    (false, Some(view)) => (view.show)(old.clone()),
+                let shown = match (scale, &kind.view) {
+                    (true, _) => super::scale::of(kind, old),
+                    (false, Some(view)) => view.show(old.clone()),
                     (false, None) => old.clone(),
                 };
                 let patched = self.patch_value(type_id, shown, patch)?;
-                let (checked, found) = decode::check(self.schema, type_id, patched)
-                    .map_err(|fault| StatusError::bad_request(fault.to_string()))?;
+                let checked = match &kind.custom {
+                    Some(custom) if !scale => crate::custom::check(custom, patched),
+                    _ => decode::check(schema, type_id, patched),
+                };
+                let (checked, found) =
+                    checked.map_err(|fault| StatusError::bad_request(fault.to_string()))?;
                 refuse(&found)?;
                 findings = found;
-                match (scale, kind.view) {
+                match (scale, &kind.view) {
                     (true, _) => super::scale::into(target, old, &checked),
-                    (false, Some(view)) => Ok((view.store)(checked)),
+                    (false, Some(view)) => Ok(view.store(checked)),
                     (false, None) => Ok(checked),
                 }
             })

@@ -7,11 +7,16 @@ use serde_json::{Value, json};
 use super::{Server, Target, WriteContext};
 use crate::field::{FieldError, Path};
 use crate::object::Obj;
+use crate::registry::Kind;
 use crate::status::StatusError;
 use crate::tree;
 
 /// The Scale of an object.
-pub(crate) fn of(object: &Value) -> Value {
+pub(crate) fn of(kind: &Kind, object: &Value) -> Value {
+    let custom = kind
+        .custom
+        .as_ref()
+        .and_then(|custom| custom.scale.as_ref());
     let meta = tree::at(object, &["metadata"]);
     let mut own = serde_json::Map::new();
     for field in [
@@ -25,12 +30,28 @@ pub(crate) fn of(object: &Value) -> Value {
             own.insert(field.to_owned(), value.clone());
         }
     }
-    let selector = crate::registry::scale_selector(object);
+    let (spec, status, selector) = match custom {
+        None => (
+            tree::int(object, &["spec", "replicas"]),
+            tree::int(object, &["status", "replicas"]),
+            crate::registry::scale_selector(object),
+        ),
+        Some(paths) => (
+            tree::int(object, &names(&paths.spec_replicas)),
+            tree::int(object, &names(&paths.status_replicas)),
+            paths
+                .label_selector
+                .as_ref()
+                .map_or_else(String::new, |path| {
+                    tree::text(object, &names(path)).to_owned()
+                }),
+        ),
+    };
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": own,
-        "spec": {"replicas": tree::int(object, &["spec", "replicas"]).unwrap_or_default()},
+        "spec": {"replicas": spec.unwrap_or_default()},
         "status": {
-            "replicas": tree::int(object, &["status", "replicas"]).unwrap_or_default(),
+            "replicas": status.unwrap_or_default(),
             "selector": selector,
         },
     })
@@ -51,10 +72,34 @@ pub(super) fn into(target: &Target, object: &Value, scale: &Value) -> Result<Val
         ));
     }
     let mut object = object.clone();
-    tree::object_mut(&mut object, "spec").insert("replicas".to_owned(), json!(replicas));
+    let custom = target
+        .kind
+        .custom
+        .as_ref()
+        .and_then(|custom| custom.scale.as_ref());
+    let path = custom.map_or_else(
+        || vec!["spec", "replicas"],
+        |paths| names(&paths.spec_replicas),
+    );
+    set(&mut object, &path, json!(replicas));
     let rv = tree::at(scale, &["metadata", "resourceVersion"]).clone();
     tree::object_mut(&mut object, "metadata").insert("resourceVersion".to_owned(), rv);
     Ok(object)
+}
+
+fn names(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
+}
+
+/// Sets the value at `path`, making the maps on the way.
+fn set(object: &mut Value, path: &[&str], value: Value) {
+    match path {
+        [] => *object = value,
+        [name, rest @ ..] => {
+            let slot = tree::as_object(object).entry(*name).or_insert(Value::Null);
+            set(slot, rest, value);
+        }
+    }
 }
 
 impl Server {

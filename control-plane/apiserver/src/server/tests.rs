@@ -296,7 +296,10 @@ async fn status_and_spec_are_written_apart_and_generation_counts_the_spec() {
         .await
         .unwrap();
     assert_eq!(after["spec"]["replicas"], 2);
-    assert_eq!(scale_of(&after)["status"]["selector"], "a=b");
+    assert_eq!(
+        scale_of(&fixture.kind("deployments"), &after)["status"]["selector"],
+        "a=b"
+    );
 }
 
 #[tokio::test]

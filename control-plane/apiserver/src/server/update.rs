@@ -31,8 +31,8 @@ impl Server {
         if target.subresource == Some(Subresource::Scale) {
             return Ok((self.update_scale(target, &body, context).await?, false));
         }
-        let body = match target.kind.view {
-            Some(view) => (view.store)(body),
+        let body = match &target.kind.view {
+            Some(view) => view.store(body),
             None => body,
         };
         let missing = self.cached(target).is_none() && target.subresource.is_none();
@@ -276,10 +276,10 @@ fn is_same(new: &Value, old: &Value) -> bool {
 
 /// Metadata that no client writes: taken from the stored object.
 fn carry_metadata(new: &mut Value, old: &Value, kind: &Kind) {
-    let api_version = old
-        .get("apiVersion")
-        .cloned()
-        .unwrap_or_else(|| json!(kind.api_version()));
+    let api_version = match old.get("apiVersion") {
+        Some(before) if kind.custom.is_none() => before.clone(),
+        _ => json!(kind.stored_api_version()),
+    };
     let object = tree::as_object(new);
     object.insert("apiVersion".to_owned(), api_version);
     object.insert("kind".to_owned(), json!(kind.kind));
@@ -320,12 +320,13 @@ fn count_generation(new: &mut Value, old: &Value, kind: &Kind) {
     if !kind.strategy.has_generation() {
         return;
     }
+    let status = kind.strategy.generation_counts_status();
     let relevant = |value: &Value| -> Vec<(String, Value)> {
         let mut fields: Vec<(String, Value)> = value
             .as_object()
             .into_iter()
             .flatten()
-            .filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
+            .filter(|(name, _)| name.as_str() != "metadata" && (status || *name != "status"))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         fields.sort_by(|a, b| a.0.cmp(&b.0));

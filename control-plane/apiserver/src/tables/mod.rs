@@ -19,15 +19,15 @@ pub(crate) use self::duration::{age, human_duration, seconds_since};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
     /// Heading.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// OpenAPI type of the cells.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// OpenAPI format, or empty.
-    pub format: &'static str,
+    pub(crate) format: &'static str,
     /// One sentence.
-    pub description: &'static str,
+    pub(crate) description: &'static str,
     /// 0 is always shown, 1 with `-o wide`.
-    pub priority: u8,
+    pub(crate) priority: u8,
 }
 
 /// The columns of a kind and how a row is made of an object.

@@ -8,6 +8,7 @@
 
 mod authority;
 mod client;
+mod custom;
 mod encodings;
 mod kinds;
 mod limits;

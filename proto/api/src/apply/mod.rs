@@ -30,11 +30,21 @@ use crate::schema::{Schema, TypeId};
 /// Owner of what an object had before anyone applied to it.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
+/// Whether objects have a canonical form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// That of [`decode::check`]: built-in kinds.
+    Canonical,
+    /// None: custom kinds, whose fields have no Go types.
+    Free,
+}
+
 /// Who writes, and to what.
 #[derive(Debug, Clone, Copy)]
 pub struct Writer<'a> {
     pub schema: &'a Schema,
     pub type_id: TypeId,
+    pub form: Form,
     /// `fieldManager`, or the start of the user agent.
     pub manager: &'a str,
     pub api_version: &'a str,
@@ -145,7 +155,10 @@ pub fn apply(
     };
     let merged = walk.merge(root, Some(&present), &config)?;
     let merged = prune(walk, root, &merged, &last, &own, &entries)?;
-    let (merged, _unknown) = decode::check(writer.schema, writer.type_id, merged)?;
+    let merged = match writer.form {
+        Form::Canonical => decode::check(writer.schema, writer.type_id, merged)?.0,
+        Form::Free => merged,
+    };
     let difference = walk.compare(
         Place {
             node: root,

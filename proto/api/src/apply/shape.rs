@@ -26,6 +26,8 @@ pub(super) enum Node<'a> {
     List { item: &'a Shape, keys: &'a [Text] },
     /// Item by item, found by value.
     Set(&'a Shape),
+    /// As the value is: an object key by key, anything else as a whole.
+    Open,
 }
 
 /// A place: how its value is owned, and whether the place itself counts as a field when it is new.
@@ -53,7 +55,7 @@ pub(super) fn of_field<'a>(schema: &'a Schema, field: &'a Field) -> Place<'a> {
     let own = match node {
         Node::Map(_) => true,
         Node::Fields(_) => field.pointer,
-        Node::Leaf | Node::List { .. } | Node::Set(_) => false,
+        Node::Leaf | Node::List { .. } | Node::Set(_) | Node::Open => false,
     };
     Place { node, own }
 }
@@ -63,7 +65,11 @@ pub(super) fn of_value<'a>(schema: &'a Schema, shape: &'a Shape) -> Node<'a> {
     match shape {
         Shape::Ref(id) => {
             let ty = schema.get(*id);
-            if ty.atomic || ty.fields.is_empty() {
+            if ty.atomic {
+                Node::Leaf
+            } else if ty.fields.is_empty() && ty.open {
+                Node::Open
+            } else if ty.fields.is_empty() {
                 Node::Leaf
             } else {
                 Node::Fields(*id)
@@ -73,6 +79,12 @@ pub(super) fn of_value<'a>(schema: &'a Schema, shape: &'a Shape) -> Node<'a> {
         Shape::MapOfLists(_) | Shape::List(_) | Shape::Scalar(_) => Node::Leaf,
     }
 }
+
+/// The place of a field that the schema does not name, where such fields may stand.
+const OPEN: Place<'static> = Place {
+    node: Node::Open,
+    own: true,
+};
 
 /// The place below `node` that an element leads to; nothing when the schema has no such field.
 pub(super) fn below<'a>(
@@ -86,8 +98,13 @@ pub(super) fn below<'a>(
     };
     match (node, element) {
         (Node::Fields(id), Element::Field(name)) => {
-            Some(of_field(schema, schema.get(id).field(name)?))
+            let ty = schema.get(id);
+            match ty.field(name) {
+                Some(field) => Some(of_field(schema, field)),
+                None => ty.open.then_some(OPEN),
+            }
         }
+        (Node::Open, Element::Field(_)) => Some(OPEN),
         (Node::Map(value), Element::Field(_)) => Some(item(value)),
         (Node::List { item: shape, .. }, Element::Key(_))
         | (Node::Set(shape), Element::Value(_)) => Some(item(shape)),
@@ -112,7 +129,8 @@ pub(super) fn element_of(
         let found = KEY_DEFAULTS
             .iter()
             .find(|(ty, known, _)| *ty == name && *known == key);
-        found.map(|(_, _, value)| (*value).to_owned())
+        let known = found.map(|(_, _, value)| (*value).to_owned());
+        known.or_else(|| schema.get(*id).field(key)?.default.clone())
     };
     let mut found: Vec<(String, String)> = Vec::with_capacity(keys.len());
     let mut stated = false;

@@ -13,6 +13,7 @@ static NONE: FieldSet = FieldSet {
 
 fn writer<'a>(manager: &'a str, kind: Gvk<'static>) -> Writer<'a> {
     Writer {
+        form: Form::Canonical,
         schema: builtin(),
         type_id: builtin().kind(kind).unwrap(),
         manager,

@@ -29,16 +29,18 @@ impl<'a> Walk<'a> {
     pub(super) fn fields(self, node: Node<'a>, value: &Value) -> Result<FieldSet, ApplyError> {
         let mut set = FieldSet::default();
         match (node, value) {
-            (Node::Fields(_), Value::Object(fields)) => {
+            (Node::Fields(id), Value::Object(fields)) => {
                 for (name, value) in fields {
                     let element = Element::Field(name.clone());
                     let place = self.below(node, &element)?;
                     let mut child = self.within(&element, place.node, value)?;
-                    child.member |= is_nothing(value);
+                    // A field that the schema does not name is like a map's entry.
+                    let named = self.schema.get(id).field(name).is_some();
+                    child.member |= is_nothing(value) || !named;
                     set.keep(&element, child);
                 }
             }
-            (Node::Map(_), Value::Object(entries)) => {
+            (Node::Map(_) | Node::Open, Value::Object(entries)) => {
                 for (key, value) in entries {
                     let element = Element::Field(key.clone());
                     let place = self.below(node, &element)?;
@@ -61,7 +63,7 @@ impl<'a> Walk<'a> {
                     set.keep(&element, child);
                 }
             }
-            (Node::Leaf, _) => set.member = true,
+            (Node::Leaf | Node::Open, _) => set.member = true,
             _ => {}
         }
         Ok(set)
@@ -97,7 +99,10 @@ impl<'a> Walk<'a> {
     ) -> Result<Difference, ApplyError> {
         let nothing = |value: Option<&Value>| value.is_none_or(is_nothing);
         let list = matches!(place.node, Node::List { .. } | Node::Set(_));
-        let leaf = matches!(place.node, Node::Leaf) || (!list && nothing(old) && nothing(new));
+        let scalar = |value: Option<&Value>| value.is_some_and(|value| !value.is_object());
+        let open = matches!(place.node, Node::Open) && (scalar(old) || scalar(new));
+        let leaf =
+            open || matches!(place.node, Node::Leaf) || (!list && nothing(old) && nothing(new));
         let mut difference = Difference::default();
         if leaf {
             difference.changed.member = new.is_some() && old != new;
@@ -156,7 +161,11 @@ impl<'a> Walk<'a> {
         config: &Value,
     ) -> Result<Value, ApplyError> {
         match (node, live, config) {
-            (Node::Fields(_) | Node::Map(_), Some(Value::Object(live)), Value::Object(config)) => {
+            (
+                Node::Fields(_) | Node::Map(_) | Node::Open,
+                Some(Value::Object(live)),
+                Value::Object(config),
+            ) => {
                 let mut merged = live.clone();
                 for (name, value) in config {
                     let place = self.below(node, &Element::Field(name.clone()))?;
@@ -241,7 +250,7 @@ impl<'a> Walk<'a> {
         set: &FieldSet,
     ) -> Result<Value, ApplyError> {
         match (node, value) {
-            (Node::Fields(_) | Node::Map(_), Value::Object(fields)) => {
+            (Node::Fields(_) | Node::Map(_) | Node::Open, Value::Object(fields)) => {
                 let mut kept = Map::with_capacity(fields.len());
                 for (name, value) in fields {
                     let element = Element::Field(name.clone());

@@ -15,7 +15,17 @@ const COMMON: [&str; 3] = [
     "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent",
 ];
 
-pub(super) fn schemas(schema: &Schema, resources: &[Resource<'_>]) -> Value {
+/// What components of custom kinds refer to.
+const META: [&str; 2] = [
+    "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
+];
+
+pub(super) fn schemas(
+    schema: &Schema,
+    resources: &[Resource<'_>],
+    custom: &[(Gvk<'_>, String, Value)],
+) -> Value {
     let mut pending: Vec<TypeId> = COMMON
         .iter()
         .filter_map(|name| schema.named(name))
@@ -27,6 +37,9 @@ pub(super) fn schemas(schema: &Schema, resources: &[Resource<'_>]) -> Value {
             kind: &list,
             ..resource.gvk
         }));
+    }
+    if !custom.is_empty() {
+        pending.extend(META.iter().filter_map(|name| schema.named(name)));
     }
     let descriptions = Descriptions::load();
     let mut seen = BTreeSet::new();
@@ -72,6 +85,9 @@ pub(super) fn schemas(schema: &Schema, resources: &[Resource<'_>]) -> Value {
             );
         }
         schemas.insert(ty.name.to_string(), object);
+    }
+    for (_, name, component) in custom {
+        schemas.insert(name.clone(), component.clone());
     }
     schemas.sort_keys();
     Value::Object(schemas)

@@ -33,18 +33,19 @@ pub struct Resource<'a> {
 }
 
 /// The document of one group-version as JSON bytes. Kinds that the schema does not hold have
-/// operations but no component.
+/// operations but no component. `custom`: components that the schema does not hold, by kind and name.
 pub fn document(
     schema: &Schema,
     group: &str,
     version: &str,
     resources: &[Resource<'_>],
+    custom: &[(Gvk<'_>, String, Value)],
 ) -> Vec<u8> {
     let document: Value = json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
-        "paths": paths::paths(schema, group, version, resources),
-        "components": {"schemas": components::schemas(schema, resources)},
+        "paths": paths::paths(schema, group, version, resources, custom),
+        "components": {"schemas": components::schemas(schema, resources, custom)},
     });
     document.to_string().into_bytes()
 }

@@ -33,6 +33,7 @@ pub(super) fn paths(
     group: &str,
     version: &str,
     resources: &[Resource<'_>],
+    custom: &[(Gvk<'_>, String, Value)],
 ) -> Value {
     let root = match group {
         "" => format!("/api/{version}"),
@@ -45,7 +46,11 @@ pub(super) fn paths(
             true => format!("{root}/namespaces/{{namespace}}/{plural}"),
             false => format!("{root}/{plural}"),
         };
-        let place = Place { schema, resource };
+        let place = Place {
+            schema,
+            resource,
+            custom,
+        };
         if subresource.is_empty() {
             if resource.namespaced {
                 place.add(&mut paths, &format!("{root}/{plural}"), &ON_COLLECTION[..1]);
@@ -65,6 +70,7 @@ pub(super) fn paths(
 struct Place<'a> {
     schema: &'a Schema,
     resource: &'a Resource<'a>,
+    custom: &'a [(Gvk<'a>, String, Value)],
 }
 
 impl Place<'_> {
@@ -138,10 +144,14 @@ impl Place<'_> {
     }
 
     fn object(&self, kind: &str) -> Value {
-        let id = self.schema.kind(Gvk {
+        let gvk = Gvk {
             kind,
             ..self.resource.gvk
-        });
+        };
+        if let Some((_, name, _)) = self.custom.iter().find(|(own, _, _)| *own == gvk) {
+            return reference(name);
+        }
+        let id = self.schema.kind(gvk);
         id.map_or_else(
             || json!({"type": "object"}),
             |id| reference(&self.schema.get(id).name),

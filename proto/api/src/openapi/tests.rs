@@ -38,6 +38,7 @@ fn apps() -> Value {
             ),
             resource("deployments/scale", scale, &["get", "patch", "update"]),
         ],
+        &[],
     );
     serde_json::from_slice(&document).unwrap()
 }

@@ -6,6 +6,7 @@
 //! path. [`builtin`] is parsed once from a generated text (`cargo xtask codegen`), in about two
 //! milliseconds; it is immutable afterwards.
 
+mod build;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ mod tests;
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+pub use self::build::Builder;
 pub use self::parse::ParseSchemaError;
 
 /// Text of the table: static for built-in types, owned for those made at run time.
@@ -41,12 +43,15 @@ pub struct Schema {
 }
 
 /// An object type.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Type {
     /// The definition's name: `io.k8s.api.core.v1.Pod`.
     pub name: Text,
     /// Replaced as a whole by server-side apply.
     pub atomic: bool,
+    /// Other fields than those named may stand beside them, with any value (never so for built-in
+    /// types).
+    pub open: bool,
     /// Sorted by name.
     pub fields: Vec<Field>,
     /// Group, version and kind triples this type is registered as.
@@ -56,7 +61,7 @@ pub struct Type {
 }
 
 /// A field of an object type.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Field {
     /// Name in JSON.
     pub name: Text,
@@ -76,6 +81,8 @@ pub struct Field {
     pub list_map_keys: Vec<Text>,
     /// A map that server-side apply replaces as a whole.
     pub map_atomic: bool,
+    /// JSON text of the value of an absent field, where that is known (of custom kinds).
+    pub default: Option<String>,
     pub patch: PatchStrategy,
     /// Key by which strategic merge patch finds list items.
     pub patch_merge_key: Option<Text>,
@@ -172,6 +179,20 @@ impl<'a> Gvk<'a> {
 }
 
 impl Schema {
+    fn index(&mut self) {
+        for (at, ty) in self.types.iter_mut().enumerate() {
+            ty.fields.sort_by(|a, b| a.name.cmp(&b.name));
+            let id = TypeId(u32::try_from(at).unwrap_or(u32::MAX));
+            self.names.push((ty.name.clone(), id));
+            for (group, version, kind) in &ty.kinds {
+                self.kinds
+                    .push((group.clone(), version.clone(), kind.clone(), id));
+            }
+        }
+        self.names.sort();
+        self.kinds.sort();
+    }
+
     /// The type registered as `gvk`.
     pub fn kind(&self, gvk: Gvk<'_>) -> Option<TypeId> {
         let key = (gvk.group, gvk.version, gvk.kind);

@@ -52,6 +52,7 @@ pub(super) fn parse(table: &'static str) -> Result<Schema, ParseSchemaError> {
                 schema.types.push(Type {
                     name: full_name(name),
                     atomic,
+                    open: false,
                     fields: Vec::new(),
                     kinds: Vec::new(),
                     description,
@@ -67,23 +68,8 @@ pub(super) fn parse(table: &'static str) -> Result<Schema, ParseSchemaError> {
             _ => return Err(error("neither T, K nor F")),
         }
     }
-    index(&mut schema);
+    schema.index();
     Ok(schema)
-}
-
-fn index(schema: &mut Schema) {
-    for (at, ty) in schema.types.iter_mut().enumerate() {
-        ty.fields.sort_by(|a, b| a.name.cmp(&b.name));
-        let id = TypeId(u32::try_from(at).unwrap_or(u32::MAX));
-        schema.names.push((ty.name.clone(), id));
-        for (group, version, kind) in &ty.kinds {
-            schema
-                .kinds
-                .push((group.clone(), version.clone(), kind.clone(), id));
-        }
-    }
-    schema.names.sort();
-    schema.kinds.sort();
 }
 
 fn full_name(name: &'static str) -> Text {
@@ -126,6 +112,7 @@ fn field(
         list_type: None,
         list_map_keys: Vec::new(),
         map_atomic: false,
+        default: None,
         patch: PatchStrategy::default(),
         patch_merge_key: None,
         go_type: None,

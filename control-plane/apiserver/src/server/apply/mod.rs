@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use proto_api::apply::{self, ApplyError, FieldSet, OnConflict, Writer};
+use proto_api::apply::{self, ApplyError, FieldSet, Form, OnConflict, Writer};
 use proto_api::schema::Schema;
 use serde_json::Value;
 
 use super::{Owners, Server, Target, WriteContext};
 use crate::object::Obj;
-use crate::registry::Subresource;
+use crate::registry::{Kind, Subresource};
 use crate::status::{Cause, Details, StatusError};
 use crate::tree;
 
@@ -86,12 +86,13 @@ impl Server {
         on_conflict: OnConflict,
         context: &WriteContext,
     ) -> Result<Value, StatusError> {
-        let type_id = self.type_of(&target.kind)?;
+        let (schema, type_id) = self.type_of(&target.kind)?;
         let (api_version, now) = (target.kind.api_version(), self.now_text());
         let ignored = ignored(target);
         let writer = Writer {
-            schema: self.schema,
+            schema,
             type_id,
+            form: form(&target.kind),
             manager: &context.manager,
             api_version: &api_version,
             subresource: target.subresource.map_or("", Subresource::name),
@@ -105,7 +106,7 @@ impl Server {
 /// Notes in `managedFields` what a write other than an apply changed of `old` (nothing at
 /// creation), if the object has entries or the writer gives it some.
 pub(super) fn note_owner(
-    schema: &'static Schema,
+    schema: &Schema,
     target: &Target,
     new: &mut Value,
     old: Option<&Value>,
@@ -115,7 +116,7 @@ pub(super) fn note_owner(
     let entries = ["metadata", "managedFields"];
     let tracked = match old {
         Some(old) => !tree::list(old, &entries).is_empty(),
-        None => context.owners == Owners::FromCreation && target.kind.view.is_none(),
+        None => context.owners == Owners::FromCreation && !target.kind.is_view(),
     };
     let kind = &target.kind;
     let gvk = proto_api::schema::Gvk {
@@ -123,6 +124,7 @@ pub(super) fn note_owner(
         version: kind.version,
         kind: kind.kind,
     };
+    let schema = kind.custom.as_ref().map_or(schema, |custom| &custom.typed);
     let Some(type_id) = schema.kind(gvk).filter(|_| tracked) else {
         tree::object_mut(new, "metadata").shift_remove("managedFields");
         return;
@@ -131,6 +133,7 @@ pub(super) fn note_owner(
     let writer = Writer {
         schema,
         type_id,
+        form: form(kind),
         manager: &context.manager,
         api_version: &api_version,
         subresource: target.subresource.map_or("", Subresource::name),
@@ -145,6 +148,14 @@ pub(super) fn note_owner(
             let kept = old.map_or(Value::Null, |old| tree::at(old, &entries).clone());
             tree::object_mut(new, "metadata").insert("managedFields".to_owned(), kept);
         }
+    }
+}
+
+const fn form(kind: &Kind) -> Form {
+    if kind.custom.is_some() {
+        Form::Free
+    } else {
+        Form::Canonical
     }
 }
 

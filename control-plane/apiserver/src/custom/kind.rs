@@ -1,0 +1,121 @@
+//! From a definition to kinds of the registry: one a served version, and one to store by.
+
+use std::sync::Arc;
+
+use control_plane_apiextensions::{Definition, JsonPath, Rules, Schema, Version, typed};
+use proto_api::schema::Gvk;
+
+use super::CustomVersion;
+use super::strategy::Custom;
+use super::table::Columns;
+use crate::registry::{
+    Kind, Part, Scope, Selectable, Subresource, Translation, group_version, intern,
+};
+
+/// The kinds of an established definition.
+#[derive(Debug)]
+pub(super) struct Kinds {
+    /// Of the version that objects are stored in.
+    pub(super) stored: Arc<Kind>,
+    /// Of the served versions.
+    pub(super) served: Vec<Arc<Kind>>,
+}
+
+/// Makes the kinds of `definition`; nothing when it stores no version.
+pub(super) fn kinds(definition: &Definition) -> Option<Kinds> {
+    let storage = definition.storage()?;
+    let stored = Arc::new(kind(definition, storage, storage));
+    let served = definition
+        .versions
+        .iter()
+        .filter(|version| version.served)
+        .map(|version| match version.storage {
+            true => Arc::clone(&stored),
+            false => Arc::new(kind(definition, version, storage)),
+        })
+        .collect();
+    Some(Kinds { stored, served })
+}
+
+fn kind(definition: &Definition, version: &Version, storage: &Version) -> Kind {
+    let names = &definition.names;
+    let group = intern(&definition.group);
+    let mut subresources = Vec::new();
+    if version.status {
+        subresources.push(Subresource::Status);
+    }
+    if version.scale.is_some() {
+        subresources.push(Subresource::Scale);
+    }
+    let shown = group_version(group, &version.name);
+    let stored = group_version(group, &storage.name);
+    // Objects may still be stored in a version that was the stored one before.
+    let one_form = definition.versions.len() == 1;
+    let gvk = Gvk {
+        group: &definition.group,
+        version: &version.name,
+        kind: &names.kind,
+    };
+    let schema = Arc::new(version.schema.clone());
+    let strategy = Custom {
+        rules: Rules::of(&schema),
+        schema: Arc::clone(&schema),
+        status: version.status,
+        warning: version.warning.clone(),
+    };
+    Kind {
+        group,
+        version: intern(&version.name),
+        kind: intern(&names.kind),
+        list_kind: intern(&names.list_kind),
+        plural: intern(&names.plural),
+        singular: intern(&names.singular),
+        short: names.short.iter().map(|name| intern(name)).collect(),
+        categories: names.categories.iter().map(|name| intern(name)).collect(),
+        scope: if definition.namespaced {
+            Scope::Namespaced
+        } else {
+            Scope::Cluster
+        },
+        subresources: subresources.into(),
+        fields: Selectable::Paths(selectable(definition)),
+        table: Part::Shared(Arc::new(Columns {
+            columns: version.columns.clone(),
+        })),
+        strategy: Part::Shared(Arc::new(strategy)),
+        storage_group: group,
+        view: (!one_form).then_some(Translation::Version { shown, stored }),
+        custom: custom(definition, version, gvk, schema).map(Arc::new),
+    }
+}
+
+/// The fields of all versions: the cache keeps one list of values an object.
+fn selectable(definition: &Definition) -> Box<[(String, JsonPath)]> {
+    let mut all: Vec<(String, JsonPath)> = Vec::new();
+    for version in &definition.versions {
+        for field in &version.selectable {
+            if !all.iter().any(|(name, _)| *name == field.0) {
+                all.push(field.clone());
+            }
+        }
+    }
+    all.into()
+}
+
+fn custom(
+    definition: &Definition,
+    version: &Version,
+    gvk: Gvk<'_>,
+    schema: Arc<Schema>,
+) -> Option<CustomVersion> {
+    let typed = typed(gvk, &schema);
+    let type_id = typed.kind(gvk)?;
+    Some(CustomVersion {
+        source: version.source.clone(),
+        schema,
+        typed,
+        type_id,
+        scale: version.scale.clone(),
+        terminating: definition.terminating,
+    })
+}
