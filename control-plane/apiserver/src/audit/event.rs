@@ -96,9 +96,8 @@ impl Trail {
 
     /// Whether events of this request show the answer's body.
     pub(crate) fn wants_response(&self) -> bool {
-        let known = self.known.lock();
-        let verdict = known.verdict.as_ref();
-        verdict.is_some_and(|verdict| verdict.level == Level::RequestResponse)
+        let level = self.known.lock().verdict.as_ref().map(|v| v.level);
+        level == Some(Level::RequestResponse)
     }
 
     /// A long answer begins.
@@ -126,13 +125,29 @@ impl Trail {
     }
 
     fn stage(&self, stage: Stage, now: Timestamp, status: &Value, response: &Value) {
-        let known = self.known.lock();
-        let Some(verdict) = &known.verdict else {
-            return;
+        let event = {
+            let known = self.known.lock();
+            self.event(&known, stage, now, (status, response))
         };
-        if !verdict.wants(stage) {
-            return;
+        if let Some(event) = event {
+            let mut line = event.to_string().into_bytes();
+            line.push(b'\n');
+            self.log.emit(Bytes::from(line));
         }
+    }
+
+    /// The event of one stage; `None` when the policy does not want it.
+    fn event(
+        &self,
+        known: &Known,
+        stage: Stage,
+        now: Timestamp,
+        (status, response): (&Value, &Value),
+    ) -> Option<Value> {
+        let verdict = known
+            .verdict
+            .as_ref()
+            .filter(|verdict| verdict.wants(stage))?;
         let mut event = json!({
             "kind": "Event", "apiVersion": "audit.k8s.io/v1",
             "level": verdict.level.name(),
@@ -161,9 +176,7 @@ impl Trail {
         if verdict.level == Level::RequestResponse {
             set("responseObject", shown(response, verdict));
         }
-        let mut line = event.to_string().into_bytes();
-        line.push(b'\n');
-        self.log.emit(Bytes::from(line));
+        Some(event)
     }
 
     fn object(&self) -> Value {

@@ -146,28 +146,8 @@ impl Store for SealedStore {
             ops.into_iter().map(|op| self.sealed(op)).collect();
         let sealed = sealed?;
         let keys: Vec<Bytes> = sealed.iter().map(|op| op.key().clone()).collect();
-        self.inner
-            .commit(sealed)
-            .await
-            .map_err(|fault| match fault {
-                CommitError::Conflict {
-                    index,
-                    current: Some(current),
-                } => {
-                    let opened = keys
-                        .get(index)
-                        .and_then(|key| opened(&self.keys, key, &current.value).ok());
-                    let value = opened.unwrap_or_else(|| current.value.clone());
-                    CommitError::Conflict {
-                        index,
-                        current: Some(Current {
-                            value,
-                            rev: current.rev,
-                        }),
-                    }
-                }
-                other => other,
-            })
+        let committed = self.inner.commit(sealed).await;
+        committed.map_err(|fault| opened_conflict(&self.keys, &keys, fault))
     }
 
     async fn load(&self, prefix: &[u8]) -> Result<Load, LoadError> {
@@ -205,6 +185,30 @@ impl Store for SealedStore {
 
     fn caps(&self) -> Caps {
         self.inner.caps()
+    }
+}
+
+/// The conflict with the present value opened; other faults as they are.
+fn opened_conflict(keys: &SealKeys, names: &[Bytes], fault: CommitError) -> CommitError {
+    let CommitError::Conflict {
+        index,
+        current: Some(current),
+    } = &fault
+    else {
+        return fault;
+    };
+    let value = names
+        .get(*index)
+        .and_then(|name| opened(keys, name, &current.value).ok());
+    match value {
+        Some(value) => CommitError::Conflict {
+            index: *index,
+            current: Some(Current {
+                value,
+                rev: current.rev,
+            }),
+        },
+        None => fault,
     }
 }
 

@@ -125,18 +125,23 @@ impl NodeAuthorizer {
 
     fn references(&self, node: &str) -> Arc<References> {
         let state = self.sources.state();
-        if let Some((seen, references)) = self.kept.lock().get(node)
-            && *seen == state
+        let kept = self.kept.lock().get(node).cloned();
+        if let Some((seen, references)) = kept
+            && seen == state
         {
-            return Arc::clone(references);
+            return references;
         }
         let references = Arc::new(self.sources.references_of(node));
+        self.keep(node, state, &references);
+        references
+    }
+
+    fn keep(&self, node: &str, state: u64, references: &Arc<References>) {
         let mut kept = self.kept.lock();
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
-        kept.insert(node.into(), (state, Arc::clone(&references)));
-        references
+        kept.insert(node.into(), (state, Arc::clone(references)));
     }
 }
 

@@ -55,14 +55,17 @@ struct Grants {
     namespaces: HashMap<Arc<str>, Vec<Grant>>,
 }
 
+/// What is held, by the holder's name.
+type Holders = HashMap<Arc<str>, Arc<Grants>>;
+
 /// The snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Change count and content of each source that this is made of.
     seen: Vec<(u64, ObjMap)>,
     roles: HashMap<ObjKey, Arc<Role>>,
-    users: HashMap<Arc<str>, Arc<Grants>>,
-    groups: HashMap<Arc<str>, Arc<Grants>>,
+    users: Holders,
+    groups: Holders,
 }
 
 impl Index {
@@ -179,12 +182,7 @@ impl Index {
     }
 
     /// The map and name that a subject of a binding in `namespace` is looked up by.
-    #[expect(clippy::type_complexity, reason = "one private pair")]
-    fn holders(
-        &mut self,
-        namespace: &str,
-        subject: &Value,
-    ) -> Option<(&mut HashMap<Arc<str>, Arc<Grants>>, Arc<str>)> {
+    fn holders(&mut self, namespace: &str, subject: &Value) -> Option<(&mut Holders, Arc<str>)> {
         let name = tree::text(subject, &["name"]);
         match tree::text(subject, &["kind"]) {
             "User" => Some((&mut self.users, Arc::from(name))),
