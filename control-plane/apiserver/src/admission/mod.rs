@@ -56,7 +56,7 @@ impl Admission {
         object: &mut Value,
     ) -> Result<(), StatusError> {
         self.check_namespace(target)?;
-        self.check_node_write(target, user, object, None)?;
+        Self::check_node_write(target, user, object, None)?;
         self.check_escalation(target, user, object, None)?;
         certificates::complete(target, user, object)?;
         pod_security::check_labels(target, object)?;
@@ -98,7 +98,7 @@ impl Admission {
         old: &Value,
     ) -> Result<(), StatusError> {
         pod_security::check_labels(target, new)?;
-        self.check_node_write(target, user, new, Some(old))?;
+        Self::check_node_write(target, user, new, Some(old))?;
         self.check_default_class(target, new)?;
         self.check_escalation(target, user, new, Some(old))?;
         self.check_certificate(target, user, new, old)

@@ -123,11 +123,11 @@ impl Call {
             "SelfSubjectReview" => json!({"userInfo": user_info(&self.user)}),
             "TokenReview" => self.review_token(&answer)?,
             "SelfSubjectRulesReview" => self.review_rules(&answer)?,
-            "SelfSubjectAccessReview" => self.access(&self.user, asked(review, &answer)?),
+            "SelfSubjectAccessReview" => self.access(&self.user, &asked(review, &answer)?),
             _ => {
                 check_namespace(review, path, &answer)?;
                 let user = subject(review, &answer)?;
-                self.access(&user, asked(review, &answer)?)
+                self.access(&user, &asked(review, &answer)?)
             }
         };
         tree::as_object(&mut answer).insert("status".to_owned(), status);
@@ -179,8 +179,8 @@ impl Call {
         Ok(status)
     }
 
-    fn access(&self, user: &User, asked: Attributes) -> Value {
-        match self.api.server.authorizer.authorize(user, &asked) {
+    fn access(&self, user: &User, asked: &Attributes) -> Value {
+        match self.api.server.authorizer.authorize(user, asked) {
             Decision::Allowed { reason } => json!({"allowed": true, "reason": &*reason}),
             Decision::Denied { reason } if reason.is_empty() => json!({"allowed": false}),
             Decision::Denied { reason } => json!({"allowed": false, "reason": &*reason}),

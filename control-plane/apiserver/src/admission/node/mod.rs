@@ -131,7 +131,6 @@ const UNRESTRICTED: &[&str] = &["CertificateSigningRequest", "Event"];
 impl Admission {
     /// Refuses what a node may not write. `old`: `None` for a creation.
     pub(super) fn check_node_write(
-        &self,
         target: &Target,
         user: &User,
         new: &Value,

@@ -31,13 +31,16 @@ pub(crate) fn node_name(user: &User) -> Option<&str> {
     (!name.is_empty() && user.in_group(NODES)).then_some(name)
 }
 
+/// The state of the cache that references were read from, and the references.
+type Kept = (u64, Arc<References>);
+
 /// Decides for nodes.
 #[derive(Debug)]
 pub(super) struct NodeAuthorizer {
     sources: Sources,
     rules: Role,
     /// By node: what its pods refer to, and the state of the cache that it was read from.
-    kept: Mutex<HashMap<Box<str>, (u64, Arc<References>)>>,
+    kept: Mutex<HashMap<Box<str>, Kept>>,
 }
 
 impl NodeAuthorizer {

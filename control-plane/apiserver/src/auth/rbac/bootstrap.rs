@@ -137,7 +137,7 @@ async fn aggregate_all(server: &Server) -> Result<(), StatusError> {
         .map(|obj| obj.value())
         .collect();
     for role in &roles {
-        let Some(rules) = aggregate(role, roles.iter()) else {
+        let Some(rules) = aggregate(role, &roles) else {
             continue;
         };
         if tree::list(role, &["rules"]) == rules {

@@ -98,7 +98,7 @@ impl Index {
                     DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
                     DiffItem::Remove(_, old) => (Some(old), None),
                 };
-                next.take(&source.kind.kind, old, new);
+                next.take(source.kind.kind, old, new);
             }
             next.seen.push((version, objects));
         }

@@ -593,10 +593,8 @@ pub(super) fn aggregated_cluster_roles() -> Vec<Value> {
     });
     // What a role collects may be collected in turn: once for each.
     for _ in AGGREGATED {
-        let collected: Vec<Option<Vec<Value>>> = roles
-            .iter()
-            .map(|role| aggregate(role, roles.iter()))
-            .collect();
+        let collected: Vec<Option<Vec<Value>>> =
+            roles.iter().map(|role| aggregate(role, &roles)).collect();
         for (role, rules) in roles.iter_mut().zip(collected) {
             if let Some(rules) = rules {
                 role["rules"] = json!(rules);
@@ -647,10 +645,7 @@ pub(super) fn system_role_bindings() -> Vec<Value> {
 
 /// The rules that an aggregated role collects from `all` roles (in the order of their names);
 /// `None` when `role` is not aggregated.
-pub(super) fn aggregate<'a>(
-    role: &Value,
-    all: impl Iterator<Item = &'a Value> + Clone,
-) -> Option<Vec<Value>> {
+pub(super) fn aggregate(role: &Value, all: &[Value]) -> Option<Vec<Value>> {
     let rule = tree::at(role, &["aggregationRule"]);
     if !rule.is_object() {
         return None;
@@ -664,7 +659,7 @@ pub(super) fn aggregate<'a>(
         else {
             continue;
         };
-        let matching = all.clone().filter(|other| {
+        let matching = all.iter().filter(|other| {
             tree::text(other, &["metadata", "name"]) != own
                 && selector
                     .matches(|key: &str| tree::at(other, &["metadata", "labels", key]).as_str())

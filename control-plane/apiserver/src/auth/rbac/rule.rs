@@ -133,7 +133,7 @@ impl PolicyRule {
 
     /// The rule taken apart: one verb, one group and one resource (or path), one name each.
     fn parts(&self) -> Vec<Self> {
-        let one = |text: &Box<str>| vec![text.clone()];
+        let one = |text: &str| vec![Box::from(text)];
         let mut parts = Vec::new();
         for verb in &self.verbs {
             for (group, resource) in self

@@ -282,9 +282,9 @@ fn the_default_roles_are_well_formed_and_aggregate() {
         let found = roles.iter().find(|role| role["metadata"]["name"] == name);
         found.unwrap().clone()
     };
-    let view = policy::aggregate(&named("view"), roles.iter()).unwrap();
+    let view = policy::aggregate(&named("view"), &roles).unwrap();
     assert_eq!(json!(view), named("system:aggregate-to-view")["rules"]);
-    assert!(policy::aggregate(&named("cluster-admin"), roles.iter()).is_none());
-    let admin = policy::aggregate(&named("admin"), roles.iter()).unwrap();
+    assert!(policy::aggregate(&named("cluster-admin"), &roles).is_none());
+    let admin = policy::aggregate(&named("admin"), &roles).unwrap();
     assert_eq!(json!(admin), named("system:aggregate-to-admin")["rules"]);
 }
