@@ -239,9 +239,8 @@ pub(super) fn validate_signer(signer: &Place<'_>, errors: &mut Errors) {
     let mut refuse = |value: &str, detail: String| {
         errors.push(FieldError::invalid(&signer.path, value, detail));
     };
-    let parts: [(&str, fn(&str) -> Vec<String>); 2] =
-        [(domain, names::dns_label), (path, names::dns_subdomain)];
-    for (part, check) in parts {
+    let checks: [fn(&str) -> Vec<String>; 2] = [names::dns_label, names::dns_subdomain];
+    for (part, check) in [domain, path].into_iter().zip(checks) {
         for label in part.split('.') {
             for problem in check(label) {
                 refuse(part, format!("validating label {label:?}: {problem}"));

@@ -52,21 +52,19 @@ fn validate_type(object: &Value, errors: &mut Vec<FieldError>) {
         }
     };
     match tree::text(object, &["type"]) {
-        "kubernetes.io/service-account-token" => {
-            if tree::text(object, &["metadata", "annotations", ACCOUNT]).is_empty() {
-                let path = Path::root("metadata").child("annotations").key(ACCOUNT);
-                errors.push(FieldError::required(&path, ""));
-            }
+        "kubernetes.io/service-account-token"
+            if tree::text(object, &["metadata", "annotations", ACCOUNT]).is_empty() =>
+        {
+            let path = Path::root("metadata").child("annotations").key(ACCOUNT);
+            errors.push(FieldError::required(&path, ""));
         }
         "kubernetes.io/dockercfg" => json_file(object, ".dockercfg", errors),
         "kubernetes.io/dockerconfigjson" => json_file(object, ".dockerconfigjson", errors),
         "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
             require(&["username", "password"]);
         }
-        "kubernetes.io/ssh-auth" => {
-            if tree::text(object, &["data", "ssh-privatekey"]).is_empty() {
-                require(&["ssh-privatekey"]);
-            }
+        "kubernetes.io/ssh-auth" if tree::text(object, &["data", "ssh-privatekey"]).is_empty() => {
+            require(&["ssh-privatekey"]);
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

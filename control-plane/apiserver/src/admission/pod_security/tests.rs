@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::checks::evaluate;
 use super::*;
 
-fn pod(spec: Value, container: Value) -> Value {
-    let mut one = container;
-    one["name"] = json!("c");
-    let mut pod = json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
-    pod["spec"]["containers"] = json!([one]);
+fn pod(spec: Value, mut container: Value) -> Value {
+    container["name"] = json!("c");
+    let mut pod = json!({"kind": "Pod", "metadata": {"name": "p"}});
+    pod["spec"] = spec;
+    pod["spec"]["containers"] = Value::from(vec![container]);
     pod
 }
 
