@@ -225,15 +225,7 @@ impl ApiServer {
         tasks.spawn(rbac::follow(Arc::clone(&server), stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(reseal(sealed)));
         tasks.spawn(custom::run(Arc::clone(&server), stop.clone()));
-        for socket in sockets {
-            let api = Arc::clone(&api);
-            let listener = Listener {
-                socket,
-                tls: Arc::clone(&tls),
-            };
-            let answer = move |peer, request| Arc::clone(&api).handle(peer, request);
-            tasks.spawn(serve(listener, stop.clone(), answer));
-        }
+        serve_all(&api, sockets, &tls, &stop);
         guard.disarm();
         let (leaving, membership) = (CancellationToken::new(), TaskTracker::new());
         let told = members.subscribe();
@@ -265,6 +257,24 @@ fn start_audit(
     let counts = Arc::clone(log.counts());
     tasks.spawn(audit::write(config, events, counts, stop.clone()));
     Some(log)
+}
+
+/// Serves every socket until `stop`.
+fn serve_all(
+    api: &Arc<Api>,
+    sockets: Vec<TcpListener>,
+    tls: &Arc<rustls::ServerConfig>,
+    stop: &CancellationToken,
+) {
+    for socket in sockets {
+        let served = Arc::clone(api);
+        let listener = Listener {
+            socket,
+            tls: Arc::clone(tls),
+        };
+        let answer = move |peer, request| Arc::clone(&served).handle(peer, request);
+        api.tasks.spawn(serve(listener, stop.clone(), answer));
+    }
 }
 
 /// Seals anew what the present key did not seal: after a rotation, or of an older release.

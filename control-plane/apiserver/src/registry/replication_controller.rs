@@ -59,6 +59,10 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 impl Strategy for ReplicationController {
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         true
     }

@@ -127,6 +127,12 @@ pub trait Strategy: Debug + Send + Sync {
         Graceful::Now
     }
 
+    /// Whether dependents stay when a deletion does not say (as upstream, where the kind is older
+    /// than garbage collection).
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
     /// Sentences that warn the client about what it sent.
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()

@@ -88,7 +88,8 @@ impl Server {
             let old = current.value();
             self.admission.delete(target, &context.user, &old)?;
             let mut new = old.clone();
-            set_propagation(&mut new, request.propagation);
+            let default = default_propagation(target, &old);
+            set_propagation(&mut new, request.propagation.or(default));
             target.kind.strategy.prepare_delete(&mut new);
             let grace = target.kind.strategy.graceful(&old, request.grace_seconds);
             self.mark(&mut new, &old, &target.kind, grace);
@@ -211,6 +212,16 @@ fn check(target: &Target, current: &Obj, wanted: &Preconditions) -> Result<(), S
         return Err(StatusError::conflict(resource, &target.key.name, &why));
     }
     Ok(())
+}
+
+/// What a deletion that does not say means: what the object's finalizers say already, else what
+/// its kind does.
+fn default_propagation(target: &Target, object: &Value) -> Option<Propagation> {
+    let said = tree::list(object, &["metadata", "finalizers"])
+        .iter()
+        .any(|finalizer| finalizer == FOREGROUND || finalizer == ORPHAN);
+    let orphans = !said && target.kind.strategy.orphans_by_default();
+    orphans.then_some(Propagation::Orphan)
 }
 
 /// The propagation is told to the garbage collector by a finalizer.

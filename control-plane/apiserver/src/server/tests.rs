@@ -484,6 +484,30 @@ async fn finalizers_hold_an_object_until_the_last_is_removed() {
 }
 
 #[tokio::test]
+async fn dependents_of_an_old_kind_stay_unless_the_deletion_says_otherwise() {
+    let fixture = Fixture::new().await;
+    let controller = json!({"metadata": {"name": "rc"}, "spec": {"replicas": 1,
+        "selector": {"a": "b"}, "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let made = fixture
+        .make("replicationcontrollers", "d", controller)
+        .await;
+    made.unwrap();
+    let target = fixture.target("replicationcontrollers", "rc");
+    let silent = DeleteRequest::default();
+    let Deleted::Lingers(obj) = fixture.delete(&target, &silent).await.unwrap() else {
+        panic!("gone")
+    };
+    assert_eq!(obj.value()["metadata"]["finalizers"], json!(["orphan"]));
+    let background = DeleteRequest {
+        propagation: Some(Propagation::Background),
+        ..DeleteRequest::default()
+    };
+    let ended = fixture.delete(&target, &background).await.unwrap();
+    assert!(matches!(ended, Deleted::Gone(_)), "{ended:?}");
+}
+
+#[tokio::test]
 async fn a_namespace_is_finalized_and_takes_nothing_new_meanwhile() {
     let fixture = Fixture::new().await;
     let target = fixture.target("namespaces", "d");

@@ -319,6 +319,10 @@ impl Strategy for Job {
         true
     }
 
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
     fn has_status(&self) -> bool {
         true
     }
