@@ -68,6 +68,9 @@ enum Task {
         #[arg(last = true, required = true)]
         program: Vec<String>,
     },
+    /// Becomes a test program, as root where its crate needs that.
+    #[command(hide = true)]
+    TestRunner(test::RunnerArguments),
     /// Keeps a cluster's control plane running.
     #[command(hide = true)]
     ControlPlaneRun {
@@ -102,6 +105,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test(arguments) => test::run(&arguments)?,
         Task::Bench(arguments) => bench::run(&arguments)?,
         Task::Leaks => leaks::print()?,
+        Task::TestRunner(arguments) => test::become_test(&arguments)?,
         Task::Become { program } => cluster::supervise::become_program(&program)?,
         Task::ControlPlaneRun { name } => cluster::control_plane::run(&name)?,
     }

@@ -54,7 +54,7 @@ pub(crate) enum Step {
 
 /// Runs a step in this process, which must be root.
 pub(crate) fn perform(step: Step) -> Result<ExitCode> {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         bail!("this hidden subcommand needs root; use the public commands");
     }
     match step {
@@ -92,9 +92,13 @@ pub(crate) fn command(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 /// A program with root's rights: through sudo unless we have them.
 pub(crate) fn as_root(program: &Path) -> Result<Command> {
-    if nix::unistd::geteuid().is_root() {
+    if is_root() {
         return Ok(Command::new(program));
     }
     let sudo = workspace::find_program("sudo")
