@@ -221,7 +221,7 @@ fn check_reference(reference: &Place<'_>, errors: &mut Vec<FieldError>) {
     for field in ["kind", "name"] {
         let part = reference.get(field);
         if part.text().is_empty() {
-            part.required(&format!("{field} is required"), errors);
+            part.required(format!("{field} is required"), errors);
         } else {
             part.named(names::path_segment, errors);
         }

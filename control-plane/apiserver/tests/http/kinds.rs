@@ -134,7 +134,7 @@ fn network_cases() -> Vec<Case> {
     ]
 }
 
-fn cluster_cases() -> Vec<Case> {
+fn class_cases() -> Vec<Case> {
     vec![
         Case {
             path: "/apis/scheduling.k8s.io/v1/priorityclasses",
@@ -180,6 +180,11 @@ fn cluster_cases() -> Vec<Case> {
             columns: &["Name", "DriverName", "Age"],
             cells: json!(["gold", "example.com"]),
         },
+    ]
+}
+
+fn csi_cases() -> Vec<Case> {
+    vec![
         Case {
             path: "/apis/storage.k8s.io/v1/csidrivers",
             object: json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
@@ -282,7 +287,12 @@ async fn lives(cluster: &Cluster, case: &Case) {
 #[tokio::test]
 async fn every_kind_is_applied_shown_patched_and_deleted() {
     let cluster = Cluster::start().await;
-    let cases = [workload_cases(), network_cases(), cluster_cases()];
+    let cases = [
+        workload_cases(),
+        network_cases(),
+        class_cases(),
+        csi_cases(),
+    ];
     for case in cases.iter().flatten() {
         lives(&cluster, case).await;
     }

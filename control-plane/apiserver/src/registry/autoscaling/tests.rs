@@ -8,7 +8,8 @@ use crate::tables::Printer as _;
 
 fn autoscaler(spec: Value) -> Value {
     let mut object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": "h", "namespace": "n"}, "spec": spec});
+        "metadata": {"name": "h", "namespace": "n"}});
+    object["spec"] = spec;
     HorizontalPodAutoscaler.default(&mut object);
     object
 }

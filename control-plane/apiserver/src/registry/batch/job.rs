@@ -208,7 +208,7 @@ fn check_indexed(spec: &Place<'_>, errors: &mut Vec<FieldError>) {
     }
     if !failed.is_present() {
         let detail = format!("must be specified when completions is above {COMPLETIONS_MANY}");
-        failed.required(&detail, errors);
+        failed.required(detail, errors);
     }
     let bounds = [
         (&parallelism, MANY_PARALLELISM_MAX),

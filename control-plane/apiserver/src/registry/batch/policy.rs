@@ -137,21 +137,17 @@ fn check_success_rule(rule: &Place<'_>, completions: i64, errors: &mut Vec<Field
     };
     count.non_negative(errors);
     if number > completions {
-        count.invalid(
-            format!(
-                "must be less than or equal to {completions} (the number of specified completions)"
-            ),
-            errors,
+        let detail = format!(
+            "must be less than or equal to {completions} (the number of specified completions)"
         );
+        count.invalid(detail, errors);
     }
     if indexes.is_present() && number > total {
-        count.invalid(
-            format!(
-                "must be less than or equal to {total} (the number of indexes in the specified \
+        let detail = format!(
+            "must be less than or equal to {total} (the number of indexes in the specified \
              succeededIndexes field)"
-            ),
-            errors,
         );
+        count.invalid(detail, errors);
     }
 }
 
@@ -162,9 +158,11 @@ pub(super) fn parse_indexes(text: &str, completions: i64) -> Result<Vec<(i64, i6
         return Ok(intervals);
     }
     let number = |part: &str| -> Result<i64, String> {
-        let index = part
-            .parse::<i64>()
-            .map_err(|_| format!("cannot convert string to integer for index: \"{part}\""))?;
+        let Ok(index) = part.parse::<i64>() else {
+            return Err(format!(
+                "cannot convert string to integer for index: \"{part}\""
+            ));
+        };
         if index >= completions {
             return Err(format!("too large index: \"{part}\""));
         }

@@ -156,8 +156,14 @@ fn number(text: &str, names: &[&str]) -> Result<u32, String> {
         let first = u32::from(names.len() == MONTHS.len());
         return Ok(u32::try_from(at).unwrap_or(u32::MAX).saturating_add(first));
     }
-    let number = text.parse::<i64>().map_err(|_| {
-        format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax")
-    })?;
-    u32::try_from(number).map_err(|_| format!("negative number ({number}) not allowed: {text}"))
+    let Ok(number) = text.parse::<i64>() else {
+        return Err(format!(
+            "failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax"
+        ));
+    };
+    if number < 0 {
+        return Err(format!("negative number ({number}) not allowed: {text}"));
+    }
+    // What is larger than any bound is refused as that.
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
 }

@@ -17,14 +17,14 @@ fn job(mut spec: Value) -> Value {
     if spec.get("template").is_none() {
         spec["template"] = pod_template("Never");
     }
-    let mut object =
-        json!({"metadata": {"name": "j", "namespace": "n", "uid": "u-1"}, "spec": spec});
+    let mut object = json!({"metadata": {"name": "j", "namespace": "n", "uid": "u-1"}});
+    object["spec"] = spec;
     Job.default(&mut object);
     Job.prepare_create(&mut object);
     object
 }
 
-fn texts(errors: Vec<crate::field::FieldError>) -> Vec<String> {
+fn texts(errors: &[crate::field::FieldError]) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
@@ -52,7 +52,7 @@ fn a_minimal_job_gets_upstreams_defaults_labels_and_selector() {
         json!({"app": "x", "controller-uid": "u-1", "job-name": "j",
             "batch.kubernetes.io/controller-uid": "u-1", "batch.kubernetes.io/job-name": "j"})
     );
-    assert_eq!(texts(Job.validate(&object)), Vec::<String>::new());
+    assert_eq!(texts(&Job.validate(&object)), Vec::<String>::new());
     let parallel = job(json!({"parallelism": 3}));
     assert!(parallel["spec"].get("completions").is_none());
 }
@@ -110,7 +110,7 @@ fn a_jobs_refusals_are_upstreams() {
         ),
     ];
     for (spec, expected) in cases {
-        let found = texts(Job.validate(&job(spec)));
+        let found = texts(&Job.validate(&job(spec)));
         assert!(
             found.iter().any(|text| text.ends_with(expected)),
             "{expected}: {found:?}"
@@ -124,17 +124,17 @@ fn a_job_keeps_its_template_but_may_be_placed_before_it_starts() {
     let mut new = old.clone();
     new["spec"]["parallelism"] = json!(4);
     assert_eq!(
-        texts(Job.validate_update(&new, &old, Prepare::Main)),
+        texts(&Job.validate_update(&new, &old, Prepare::Main)),
         Vec::<String>::new()
     );
     new["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "ssd"});
-    let found = texts(Job.validate_update(&new, &old, Prepare::Main));
+    let found = texts(&Job.validate_update(&new, &old, Prepare::Main));
     assert!(
         found[0].starts_with("spec.template: Invalid value"),
         "{found:?}"
     );
     assert!(found[0].ends_with("field is immutable"));
-    let mut suspended = old.clone();
+    let mut suspended = old;
     suspended["spec"]["suspend"] = json!(true);
     assert!(
         Job.validate_update(&new, &suspended, Prepare::Main)
@@ -146,7 +146,7 @@ fn a_job_keeps_its_template_but_may_be_placed_before_it_starts() {
             .is_empty()
     );
     new["spec"]["completions"] = json!(7);
-    let found = texts(Job.validate_update(&new, &suspended, Prepare::Main));
+    let found = texts(&Job.validate_update(&new, &suspended, Prepare::Main));
     assert_eq!(
         found,
         ["spec.completions: Invalid value: 7: field is immutable"]
@@ -168,7 +168,7 @@ fn a_finished_job_says_so_without_contradiction() {
         "completionTime": "2026-01-01T00:01:05Z"});
     new["status"]["conditions"] = all(&["SuccessCriteriaMet", "Complete"]);
     assert_eq!(
-        texts(Job.validate_update(&new, &old, Prepare::Status)),
+        texts(&Job.validate_update(&new, &old, Prepare::Status)),
         Vec::<String>::new()
     );
     let now = Timestamp::UNIX_EPOCH;
@@ -177,7 +177,7 @@ fn a_finished_job_says_so_without_contradiction() {
     let mut changed = new.clone();
     changed["status"]["conditions"] = all(&["Complete", "Failed"]);
     changed["status"]["active"] = json!(1);
-    let found = texts(Job.validate_update(&changed, &new, Prepare::Status));
+    let found = texts(&Job.validate_update(&changed, &new, Prepare::Status));
     for expected in [
         "status.conditions: Invalid value: cannot set Complete=True and Failed=true conditions",
         "status.active: Invalid value: 1: active>0 is invalid for finished job",
@@ -191,7 +191,8 @@ fn a_finished_job_says_so_without_contradiction() {
 }
 
 fn cron_job(spec: Value) -> Value {
-    let mut object = json!({"metadata": {"name": "c", "namespace": "n"}, "spec": spec});
+    let mut object = json!({"metadata": {"name": "c", "namespace": "n"}});
+    object["spec"] = spec;
     object["spec"]["jobTemplate"] = json!({"spec": {"template": pod_template("OnFailure")}});
     CronJob.default(&mut object);
     object
@@ -204,9 +205,9 @@ fn a_cron_job_gets_upstreams_defaults_and_columns() {
     assert_eq!(spec["concurrencyPolicy"], "Allow");
     assert_eq!(spec["successfulJobsHistoryLimit"], 3);
     assert_eq!(spec["failedJobsHistoryLimit"], 1);
-    assert_eq!(texts(CronJob.validate(&object)), Vec::<String>::new());
+    assert_eq!(texts(&CronJob.validate(&object)), Vec::<String>::new());
     assert_eq!(
-        texts(CronJob.validate_create(&object)),
+        texts(&CronJob.validate_create(&object)),
         Vec::<String>::new()
     );
     let cells = CRON_JOB_TABLE.row(&object, Timestamp::UNIX_EPOCH);
@@ -249,13 +250,13 @@ fn a_cron_jobs_refusals_are_upstreams() {
     ];
     for (spec, expected) in cases {
         let object = cron_job(spec);
-        let mut found = texts(CronJob.validate(&object));
-        found.extend(texts(CronJob.validate_create(&object)));
+        let mut found = texts(&CronJob.validate(&object));
+        found.extend(texts(&CronJob.validate_create(&object)));
         assert_eq!(found, [expected]);
     }
     let mut long = cron_job(json!({"schedule": "@hourly"}));
     long["metadata"]["name"] = json!("x".repeat(53));
-    let found = texts(CronJob.validate_create(&long));
+    let found = texts(&CronJob.validate_create(&long));
     assert!(
         found[0].ends_with("must be no more than 52 characters"),
         "{found:?}"
@@ -323,5 +324,5 @@ fn a_checked_field_knows_its_place() {
         .unwrap();
     let mut errors = Vec::new();
     item.get("name").required_text(&mut errors);
-    assert_eq!(texts(errors), ["spec.list[0].name: Required value"]);
+    assert_eq!(texts(&errors), ["spec.list[0].name: Required value"]);
 }

@@ -12,8 +12,11 @@ const MANAGER: &str = "system:kube-controller-manager";
 const SCHEDULER: &str = "system:kube-scheduler";
 const LEADER_VERBS: &[&str] = &["get", "create", "update"];
 
-/// Name, shares, percentage lent to others, queues and hand size; no queues: refused at once.
-const LIMITED: [(&str, i64, i64, Option<(i64, i64)>); 7] = [
+/// Number of queues and hand size; none: what cannot run now is refused.
+type Queues = Option<(i64, i64)>;
+
+/// Name, shares, percentage lent to others, queues.
+const LIMITED: [(&str, i64, i64, Queues); 7] = [
     (CATCH_ALL, 5, 0, None),
     ("global-default", 20, 50, Some((128, 6))),
     ("leader-election", 10, 0, Some((16, 4))),
@@ -188,7 +191,7 @@ fn metadata(name: &str) -> Value {
     json!({"name": name, "annotations": {AUTO_UPDATE: "true"}})
 }
 
-fn limited(name: &str, shares: i64, lent: i64, queues: Option<(i64, i64)>) -> Value {
+fn limited(name: &str, shares: i64, lent: i64, queues: Queues) -> Value {
     let response = match queues {
         None => json!({"type": "Reject"}),
         Some((queues, hand)) => json!({"type": "Queue", "queuing": {

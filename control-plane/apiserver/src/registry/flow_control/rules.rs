@@ -128,7 +128,7 @@ fn check_subject(subject: &Place<'_>, errors: &mut Vec<FieldError>) {
     let who = subject.get(own);
     if !who.is_present() {
         let detail = format!("{own} is required when subject kind is '{name}'");
-        who.required(&detail, errors);
+        who.required(detail, errors);
     } else if *own == "serviceAccount" {
         check_account(&who, errors);
     } else {
