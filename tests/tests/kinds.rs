@@ -55,7 +55,7 @@ const OBJECTS: [(&str, &str, &str); 15] = [
         "daemons",
         "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: daemons},
             spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}},
-                spec: {nodeSelector: {no: node}, containers: [{name: c, image: i}]}}}}",
+                spec: {nodeSelector: {kinds: none}, containers: [{name: c, image: i}]}}}}",
     ),
     (
         "statefulsets",
@@ -71,7 +71,7 @@ const OBJECTS: [(&str, &str, &str); 15] = [
         "{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration,
             metadata: {name: kinds-validating}, webhooks: [{name: a.kinds.example,
                 rules: [{operations: [CREATE], apiGroups: [kinds.example], apiVersions: [v1],
-                    resources: [nothings]}], sideEffects: None, admissionReviewVersions: [v1],
+                    resources: [nothings], scope: '*'}], sideEffects: None, admissionReviewVersions: [v1],
                 failurePolicy: Ignore, clientConfig: {url: 'https://127.0.0.1:1/check'}}]}",
     ),
     (
@@ -80,7 +80,7 @@ const OBJECTS: [(&str, &str, &str); 15] = [
         "{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration,
             metadata: {name: kinds-mutating}, webhooks: [{name: a.kinds.example,
                 rules: [{operations: [CREATE], apiGroups: [kinds.example], apiVersions: [v1],
-                    resources: [nothings]}], sideEffects: None, admissionReviewVersions: [v1],
+                    resources: [nothings], scope: '*'}], sideEffects: None, admissionReviewVersions: [v1],
                 failurePolicy: Ignore, clientConfig: {url: 'https://127.0.0.1:1/check'}}]}",
     ),
     (
@@ -89,7 +89,7 @@ const OBJECTS: [(&str, &str, &str); 15] = [
         "{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy,
             metadata: {name: kinds-policy}, spec: {matchConstraints: {resourceRules: [
                 {operations: [CREATE], apiGroups: [kinds.example], apiVersions: [v1],
-                    resources: [nothings]}]}, validations: [{expression: 'true'}]}}",
+                    resources: [nothings], scope: '*'}]}, validations: [{expression: 'true'}]}}",
     ),
     (
         "validatingadmissionpolicybindings",
@@ -104,7 +104,7 @@ const OBJECTS: [(&str, &str, &str); 15] = [
         "{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingAdmissionPolicy,
             metadata: {name: kinds-changes}, spec: {reinvocationPolicy: Never,
                 matchConstraints: {resourceRules: [{operations: [CREATE],
-                    apiGroups: [kinds.example], apiVersions: [v1], resources: [nothings]}]},
+                    apiGroups: [kinds.example], apiVersions: [v1], resources: [nothings], scope: '*'}]},
                 mutations: [{patchType: JSONPatch, jsonPatch: {expression: '[]'}}]}}",
     ),
     (
