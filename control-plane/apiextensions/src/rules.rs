@@ -350,23 +350,28 @@ fn value_of(schema: &Schema, json: &Json, whole: bool) -> Value {
         },
         Json::Object(fields) => {
             let whole = whole || schema.embedded;
-            let fields = fields.iter().filter_map(|(name, value)| {
-                if whole && name == "metadata" {
-                    let own = ["name", "generateName"].into_iter();
-                    let own = own.filter_map(|f| Some((f.to_owned(), Value::of(value.get(f)?))));
-                    return Some((name.clone(), Value::Map(Arc::new(own.collect()))));
-                }
-                if let Some(property) = schema.properties.get(name) {
-                    return Some((escaped(name)?, value_of(property, value, false)));
-                }
-                match &schema.additional {
-                    Some(Additional::Of(of)) => Some((name.clone(), value_of(of, value, false))),
-                    _ => Some((name.clone(), Value::of(value))),
-                }
-            });
+            let fields = fields.iter();
+            let fields = fields.filter_map(|(name, value)| entry(schema, name, value, whole));
             Value::Map(Arc::new(fields.collect()))
         }
     }
+}
+
+/// A field as expressions see it; nothing when they cannot name it.
+fn entry(schema: &Schema, name: &str, value: &Json, whole: bool) -> Option<(String, Value)> {
+    if whole && name == "metadata" {
+        let own = ["name", "generateName"].into_iter();
+        let own = own.filter_map(|field| Some((field.to_owned(), Value::of(value.get(field)?))));
+        return Some((name.to_owned(), Value::Map(Arc::new(own.collect()))));
+    }
+    if let Some(property) = schema.properties.get(name) {
+        return Some((escaped(name)?, value_of(property, value, false)));
+    }
+    let value = match &schema.additional {
+        Some(Additional::Of(of)) => value_of(of, value, false),
+        Some(Additional::Any(_)) | None => Value::of(value),
+    };
+    Some((name.to_owned(), value))
 }
 
 #[expect(

@@ -93,10 +93,6 @@ fn conversions(name: &str, values: &[Value]) -> Found {
     let [value] = values else {
         return Ok(None);
     };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the range is checked before"
-    )]
     let made = match (name, value) {
         ("size", Value::Text(text)) => count(text.chars().count()),
         ("size", Value::Bytes(bytes)) => count(bytes.len()),
@@ -104,6 +100,50 @@ fn conversions(name: &str, values: &[Value]) -> Found {
         ("size", Value::Map(fields)) => count(fields.len()),
         ("dyn", value) => value.clone(),
         ("type", value) => Value::Type(value.type_name()),
+        ("bool", Value::Bool(_)) => value.clone(),
+        ("bool", Value::Text(text)) => match &**text {
+            "true" | "True" | "TRUE" | "t" | "1" => Value::Bool(true),
+            "false" | "False" | "FALSE" | "f" | "0" => Value::Bool(false),
+            _ => {
+                return fault(format!(
+                    "type conversion error from 'string' to 'bool': {text}"
+                ));
+            }
+        },
+        ("bytes", Value::Text(text)) => Value::Bytes(text.as_bytes().into()),
+        ("bytes", Value::Bytes(_)) => value.clone(),
+        ("string", value) => match printed(value) {
+            Some(text) => Value::text(text),
+            None => return Ok(None),
+        },
+        ("duration", Value::Text(text)) => match duration_nanoseconds(text) {
+            Some(n) => Value::Duration(n),
+            None => {
+                return fault(format!(
+                    "type conversion error from 'string' to 'duration': {text}"
+                ));
+            }
+        },
+        ("duration", Value::Duration(_)) | ("timestamp", Value::Timestamp(_)) => value.clone(),
+        ("timestamp", Value::Text(text)) => match text.parse() {
+            Ok(at) => Value::Timestamp(at),
+            Err(_) => {
+                return fault(format!(
+                    "type conversion error from 'string' to 'timestamp': {text}"
+                ));
+            }
+        },
+        _ => return numbers(name, value),
+    };
+    Ok(Some(made))
+}
+
+fn numbers(name: &str, value: &Value) -> Found {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the range is checked before"
+    )]
+    let made = match (name, value) {
         ("int", Value::Int(_)) | ("uint", Value::Uint(_)) | ("double", Value::Double(_)) => {
             value.clone()
         }
@@ -138,39 +178,6 @@ fn conversions(name: &str, values: &[Value]) -> Found {
         ("double", Value::Int(_) | Value::Uint(_)) => {
             Value::Double(value.number().unwrap_or_default())
         }
-        ("bool", Value::Bool(_)) => value.clone(),
-        ("bool", Value::Text(text)) => match &**text {
-            "true" | "True" | "TRUE" | "t" | "1" => Value::Bool(true),
-            "false" | "False" | "FALSE" | "f" | "0" => Value::Bool(false),
-            _ => {
-                return fault(format!(
-                    "type conversion error from 'string' to 'bool': {text}"
-                ));
-            }
-        },
-        ("bytes", Value::Text(text)) => Value::Bytes(text.as_bytes().into()),
-        ("bytes", Value::Bytes(_)) => value.clone(),
-        ("string", value) => match printed(value) {
-            Some(text) => Value::text(text),
-            None => return Ok(None),
-        },
-        ("duration", Value::Text(text)) => match duration_nanoseconds(text) {
-            Some(n) => Value::Duration(n),
-            None => {
-                return fault(format!(
-                    "type conversion error from 'string' to 'duration': {text}"
-                ));
-            }
-        },
-        ("duration", Value::Duration(_)) | ("timestamp", Value::Timestamp(_)) => value.clone(),
-        ("timestamp", Value::Text(text)) => match text.parse() {
-            Ok(at) => Value::Timestamp(at),
-            Err(_) => {
-                return fault(format!(
-                    "type conversion error from 'string' to 'timestamp': {text}"
-                ));
-            }
-        },
         _ => return Ok(None),
     };
     Ok(Some(made))

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn schema(value: Value) -> Schema {
-    Schema::parse(&value).unwrap()
+fn schema(value: &Value) -> Schema {
+    Schema::parse(value).unwrap()
 }
 
 #[test]
 fn unknown_fields_are_dropped_and_told() {
-    let schema = schema(json!({"type": "object", "properties": {
+    let schema = schema(&json!({"type": "object", "properties": {
         "spec": {"type": "object", "properties": {
             "a": {"type": "integer"},
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
@@ -42,7 +42,7 @@ fn unknown_fields_are_dropped_and_told() {
 
 #[test]
 fn absent_fields_and_nulls_take_defaults() {
-    let schema = schema(json!({"type": "object", "properties": {
+    let schema = schema(&json!({"type": "object", "properties": {
         "a": {"type": "integer", "default": 1},
         "b": {"type": "string", "nullable": true, "default": "x"},
         "c": {"type": "object", "default": {}, "properties": {"d": {"type": "integer", "default": 2}}},
@@ -69,30 +69,30 @@ fn absent_fields_and_nulls_take_defaults() {
 
 #[test]
 fn alternatives_are_told_with_the_nearest_failure() {
-    let schema = schema(json!({"type": "object", "properties": {
+    let schema = schema(&json!({"type": "object", "properties": {
         "x": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
             "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
         "y": {"x-kubernetes-int-or-string": true},
     }}));
-    let told = |object: Value| -> Vec<String> {
-        let found = validate(&schema, &object);
+    let told = |object: &Value| -> Vec<String> {
+        let found = validate(&schema, object);
         found
             .iter()
             .map(|v| format!("{} {}", v.path, v.detail))
             .collect()
     };
-    assert!(told(json!({"x": {"a": "1"}, "y": "80%"})).is_empty());
-    assert!(told(json!({"y": 80})).is_empty());
-    let both = told(json!({"x": {"a": "1", "b": "2"}}));
+    assert!(told(&json!({"x": {"a": "1"}, "y": "80%"})).is_empty());
+    assert!(told(&json!({"y": 80})).is_empty());
+    let both = told(&json!({"x": {"a": "1", "b": "2"}}));
     assert_eq!(
         both,
         ["<nil> \"x\" must validate one and only one schema (oneOf). Found 2 valid alternatives"]
     );
-    let none = told(json!({"x": {}}));
+    let none = told(&json!({"x": {}}));
     assert!(none[0].ends_with("Found none valid"), "{none:?}");
     assert_eq!(none[1], "x.a ");
     assert_eq!(
-        told(json!({"y": true})),
+        told(&json!({"y": true})),
         ["y y in body must be of type integer,string: \"boolean\""]
     );
 }
