@@ -63,17 +63,34 @@ fn a_definition_is_used_as_any_kind() -> Result<()> {
         Ok(cluster.kubectl(&words)?.success()?.stdout)
     };
     apply(&cluster, namespace, DEFINITION)?.success()?;
-    run(&["wait", "--for=condition=established", "crd/boats.harbour.example.com", "--timeout=10s"])?;
+    run(&[
+        "wait",
+        "--for=condition=established",
+        "crd/boats.harbour.example.com",
+        "--timeout=10s",
+    ])?;
     let explained = run(&["explain", "boats.spec"])?;
     ensure!(explained.contains("What the boat is to be."), "{explained}");
     apply(&cluster, namespace, BOAT)?.success()?;
+    // The second time kubectl sends a patch.
+    apply(&cluster, namespace, &BOAT.replace("Ann}", "Anne}"))?.success()?;
     apply(&cluster, namespace, WRONG)?
         .failure_saying("spec.sails in body should be greater than or equal to 1")?;
     let table = run(&["get", "bo"])?;
     ensure!(table.contains("SAILS") && table.contains('2'), "{table}");
     run(&["scale", "boat/ann", "--replicas=3"])?;
-    ensure!(run(&["get", "boat/ann", "-o", "jsonpath={.spec.sails}"])? == "3", "not scaled");
-    run(&["patch", "boat", "ann", "--type=merge", "-p", r#"{"spec":{"name":"Anna"}}"#])?;
+    ensure!(
+        run(&["get", "boat/ann", "-o", "jsonpath={.spec.sails}"])? == "3",
+        "not scaled"
+    );
+    run(&[
+        "patch",
+        "boat",
+        "ann",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"name":"Anna"}}"#,
+    ])?;
     run(&["delete", "crd", "boats.harbour.example.com"])?;
     until(Duration::from_secs(20), "the kind to be gone", || {
         let gone = cluster.kubectl(&["get", "boats", "-A"])?;

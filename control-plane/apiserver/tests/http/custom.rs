@@ -114,6 +114,17 @@ async fn a_definition_makes_a_kind_like_any_other() {
         component["properties"]["spec"]["properties"]["replicas"]["default"],
         1
     );
+    let patch = "/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}";
+    let content = &document["paths"][patch]["patch"]["requestBody"]["content"];
+    assert!(
+        content["application/merge-patch+json"].is_object(),
+        "{content}"
+    );
+    // kubectl apply sends what it finds here.
+    assert!(
+        content["application/strategic-merge-patch+json"].is_null(),
+        "{content}"
+    );
 
     let made = admin
         .post(CRONS, &cron("a", &json!({"cronSpec": "* * * * 5"})))

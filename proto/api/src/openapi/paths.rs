@@ -173,8 +173,15 @@ impl Place<'_> {
                 "content": {"*/*": {"schema": self.object(self.resource.gvk.kind)}},
             })),
             "patch" => {
+                // kubectl sends a strategic merge patch wherever the document allows one, and
+                // custom kinds have no merge keys.
+                let custom = self
+                    .custom
+                    .iter()
+                    .any(|(own, _, _)| *own == self.resource.gvk);
                 let content = PATCH_TYPES
                     .into_iter()
+                    .filter(|name| !custom || !name.contains("strategic"))
                     .map(|name| (name.to_owned(), json!({"schema": {"type": "object"}})));
                 Some(json!({"required": true, "content": Map::from_iter(content)}))
             }
