@@ -108,7 +108,8 @@ async fn write(to: &mut File, flags: &StoreFlags) -> anyhow::Result<()> {
         copied.context("read from the running control plane")?;
         return Ok(());
     }
-    match open_store::open(flags).await? {
+    let opened = open_store::open(flags).await?;
+    match opened {
         Opened::Embedded(store) => {
             save_snapshot(&*store, to, keep).await?;
         }

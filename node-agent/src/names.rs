@@ -66,7 +66,7 @@ impl Follower {
         }
         let last = self.last.as_ref();
         let names_same = last.is_some_and(|last| last.services.ptr_eq(&snapshot.services));
-        if !last.is_some_and(|last| last.cluster.cluster_dns == snapshot.cluster.cluster_dns) {
+        if last.is_none_or(|last| last.cluster.cluster_dns != snapshot.cluster.cluster_dns) {
             self.publisher.exclude(&snapshot.cluster.cluster_dns);
         }
         self.last = Some(Arc::clone(snapshot));

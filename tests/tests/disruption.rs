@@ -96,7 +96,7 @@ fn a_budget_holds_back_the_second_eviction() -> Result<()> {
     evict(&cluster, namespace, &names[0], "v1", dry)?.success()?;
     let wrong = r#","deleteOptions":{"preconditions":{"uid":"another"}}"#;
     let conflict = evict(&cluster, namespace, &names[0], "v1", wrong)?;
-    conflict.failure_saying("UID in precondition: another")?;
+    conflict.failure_saying("the UID in the precondition (another)")?;
     counted(&cluster, namespace, 3, 1)?;
     // The deployment shall not replace pods while the budget is looked at.
     let pause = ["scale", "deploy/kept", "-n", namespace, "--replicas=3"];

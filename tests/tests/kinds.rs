@@ -154,7 +154,16 @@ fn each_kind_is_created_shown_explained_and_left_alone_by_the_same_apply() -> Re
     let quota = run(&cluster, &["get", "quota", "quota"])?;
     ensure!(quota.contains("persistentvolumeclaims: 1/5"), "{quota}");
     for (kind, name, _) in OBJECTS {
-        run(&cluster, &["delete", kind, name, "--wait=false"])?;
+        // kubectl warns of a namespace that is given for what has none.
+        let delete = [
+            "--namespace",
+            NAMESPACE,
+            "delete",
+            kind,
+            name,
+            "--wait=false",
+        ];
+        cluster.kubectl(&delete)?.success()?;
     }
     Ok(())
 }

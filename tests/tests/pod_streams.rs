@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +59,11 @@ metadata: {name: hello, labels: {app: hello}}
 spec:
   terminationGracePeriodSeconds: 1
   containers:
-  - {name: hello, image: skep.local/hello, imagePullPolicy: IfNotPresent, ports: [{containerPort: 8080}]}
+  - name: hello
+    image: skep.local/hello
+    imagePullPolicy: IfNotPresent
+    ports: [{containerPort: 8080}]
+    env: [{name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
 ",
         )
     }
@@ -94,6 +98,8 @@ spec:
 /// A running `kubectl port-forward`.
 struct Forward {
     kubectl: Child,
+    /// Open as long as kubectl runs, which ends when it cannot write.
+    _said: BufReader<ChildStdout>,
     port: u16,
 }
 
@@ -107,14 +113,19 @@ impl Forward {
         let mut kubectl = command.spawn().context("start kubectl port-forward")?;
         let mut line = String::new();
         let stdout = kubectl.stdout.take().context("standard output")?;
-        BufReader::new(stdout).read_line(&mut line)?;
+        let mut said = BufReader::new(stdout);
+        said.read_line(&mut line)?;
         // "Forwarding from 127.0.0.1:40123 -> 8080"
         let address = line.split_whitespace().nth(2).unwrap_or_default();
         let port = address
             .rsplit_once(':')
             .and_then(|(_, port)| port.parse().ok());
         let port = port.with_context(|| format!("no port in {line:?}"))?;
-        Ok(Self { kubectl, port })
+        Ok(Self {
+            kubectl,
+            _said: said,
+            port,
+        })
     }
 
     fn connect(&self) -> Result<TcpStream> {
@@ -147,9 +158,8 @@ fn many_connections_go_through_one_port_forward() -> Result<()> {
     place.hello()?;
     let forward = Forward::start(&place, "hello", 8080)?;
     std::thread::scope(|scope| {
-        let users: Vec<_> = (0..40)
-            .map(|_| scope.spawn(|| http_get(forward.connect()?)))
-            .collect();
+        let mut users = Vec::new();
+        users.resize_with(40, || scope.spawn(|| http_get(forward.connect()?)));
         users.into_iter().try_for_each(|user| {
             let answer = user
                 .join()
@@ -224,6 +234,9 @@ fn attach_carries_input_to_its_end() -> Result<()> {
         "while read line; do echo got $line; done; echo end of input; sleep 1",
         "    stdin: true\n    stdinOnce: true\n  restartPolicy: Never",
     )?;
+    place
+        .kubectl(&["attach", "reader", "-c", "nobody"])?
+        .failure_saying("container nobody not found in pod reader")?;
     let output = place
         .with_input(&["attach", "-i", "reader"], "one\ntwo\n")?
         .success()?;
@@ -260,9 +273,6 @@ fn attach_carries_input_to_its_end() -> Result<()> {
     );
     let gone = place.kubectl(&["get", "pod", "shout"])?;
     gone.failure_saying("NotFound")?;
-    place
-        .kubectl(&["attach", "reader", "-c", "nobody"])?
-        .failure_saying("container nobody not found in pod reader")?;
     Ok(())
 }
 
@@ -285,12 +295,12 @@ fn at_terminal(place: &Place, words: &[&str], text: &str) -> Result<String> {
         .context("start kubectl")?;
     drop(terminal.slave);
     drop(command);
-    let mut master = std::fs::File::from(terminal.master);
+    let master = std::fs::File::from(terminal.master);
     let mut typist = master.try_clone()?;
     typist.write_all(text.as_bytes())?;
     let mut shown = Vec::new();
     // The kernel answers EIO when the other side has gone.
-    let _end = master.read_to_end(&mut shown);
+    let _end = BufReader::new(master).read_to_end(&mut shown);
     kubectl.wait()?;
     Ok(String::from_utf8_lossy(&shown).into_owned())
 }

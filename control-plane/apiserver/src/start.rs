@@ -204,8 +204,7 @@ impl ApiServer {
         members.hold().await?;
         let tls = tls_config(&config, service_ranges.primary, advertise, &addresses)?;
         write_admin(&config, advertise)?;
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let discovery = Discovery::new(registry, &advertise.to_string());
         let audit = start_audit(config.audit.clone(), &tasks, &stop);
         let metrics = Metrics::new(audit.as_ref().map(|log| Arc::clone(log.counts())));

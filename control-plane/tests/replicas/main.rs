@@ -130,7 +130,7 @@ fn start_watchers(
                 ))
             })
             .collect();
-        let connections = Arc::new(connections);
+        let connections: Arc<[_]> = Arc::from(connections);
         for _ in 0..WATCHERS_EACH {
             watchers.spawn(watch_all(
                 Arc::clone(&connections),

@@ -83,7 +83,7 @@ enum Ended {
 
 /// Watches all config maps from `start` until it knows `last`, whatever happens to the servers.
 pub(crate) async fn watch_all(
-    connections: Arc<Vec<Arc<Connection>>>,
+    connections: Arc<[Arc<Connection>]>,
     first: usize,
     start: u64,
     mut last: watch::Receiver<u64>,

@@ -123,6 +123,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn paths_and_methods_become_verbs_on_resources() {
         let cases = [
             (

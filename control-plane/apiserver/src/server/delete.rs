@@ -185,7 +185,11 @@ impl Server {
     }
 }
 
-fn check(target: &Target, current: &Obj, wanted: &Preconditions) -> Result<(), StatusError> {
+pub(super) fn check(
+    target: &Target,
+    current: &Obj,
+    wanted: &Preconditions,
+) -> Result<(), StatusError> {
     // Upstream names the kind here, where others name the resource.
     let resource = GroupResource {
         group: target.kind.group,

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::delete::check;
 use super::{DeleteRequest, Server, Target, WriteContext, WriteMode};
 use crate::cache::{Filter, ListRequest};
 use crate::registry::Subresource;
@@ -40,6 +41,8 @@ impl Server {
         let mut last = None;
         for _ in 0..RETRIES_MAX {
             let found = self.get(&pod, None).await?;
+            // Before a budget is touched: what will not be deleted must not count as disrupted.
+            check(&pod, &found, &request.preconditions)?;
             let value = found.value();
             let at = |at: bool| {
                 let mut request = request.clone();
@@ -313,6 +316,10 @@ fn set_disruption_target(pod: &mut Value, now: &str) {
 mod tests {
     use super::*;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what json! makes is given away"
+    )]
     fn budget(status: Value) -> Value {
         json!({"metadata": {"name": "b", "generation": 2, "resourceVersion": "9"},
             "spec": {"selector": {"matchLabels": {"app": "a"}}}, "status": status})

@@ -12,6 +12,10 @@ fn now() -> Timestamp {
     NOW.parse().unwrap()
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "what json! makes is given away"
+)]
 fn budget(spec: Value, status: Value) -> PodDisruptionBudget {
     serde_json::from_value(json!({
         "metadata": {"name": "b", "namespace": "d", "generation": 3}, "spec": spec, "status": status}))

@@ -200,6 +200,10 @@ mod tests {
 
     use super::*;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what json! makes is given away"
+    )]
     fn container(resources: serde_json::Value, policy: &str) -> Container {
         serde_json::from_value(
             json!({"name": "a", "resources": resources, "resizePolicy": [

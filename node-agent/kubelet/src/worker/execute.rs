@@ -53,14 +53,8 @@ pub(super) async fn execute(
             let result = run_sandbox(context, shared, target, attempt).await;
             if let Err(message) = &result {
                 let message = format!("Failed to create pod sandbox: {message}");
-                let events = &context.events;
-                events.pod(
-                    &target.pod,
-                    None,
-                    Kind::Warning,
-                    "FailedCreatePodSandBox",
-                    message,
-                );
+                let (events, reason) = (&context.events, "FailedCreatePodSandBox");
+                events.pod(&target.pod, None, Kind::Warning, reason, message);
             }
             Outcome::Sandbox { attempt, result }
         }
@@ -100,17 +94,13 @@ pub(super) async fn execute(
             }
         }
         Action::StopSandbox { id } => {
-            let result = runtime
-                .stop_sandbox(&id)
-                .await
-                .map_err(|error| error.to_string());
+            let stopped = runtime.stop_sandbox(&id).await;
+            let result = stopped.map_err(|error| error.to_string());
             Outcome::SandboxStop { id, result }
         }
         Action::RemoveSandbox { id } => {
-            let result = runtime
-                .remove_sandbox(&id)
-                .await
-                .map_err(|error| error.to_string());
+            let removed = runtime.remove_sandbox(&id).await;
+            let result = removed.map_err(|error| error.to_string());
             Outcome::SandboxRemove { id, result }
         }
         Action::TearDown => Outcome::TearDown(tear_down(context, target).await),

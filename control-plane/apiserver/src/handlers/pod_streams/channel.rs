@@ -55,7 +55,7 @@ pub(super) enum PortMessage {
 pub(super) fn port_input(bytes: &Bytes, ports: usize) -> Option<PortMessage> {
     let data = |channel: u8| {
         let port = usize::from(channel) / 2;
-        (channel % 2 == 0 && port < ports).then_some(port)
+        (channel.is_multiple_of(2) && port < ports).then_some(port)
     };
     match *bytes.first()? {
         CLOSE => data(*bytes.get(1)?).map(|port| PortMessage::Close { port }),

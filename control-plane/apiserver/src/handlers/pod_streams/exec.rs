@@ -29,7 +29,7 @@ impl Call {
         let pod = self.api.server.get(&main, None).await?.value();
         let name = self.query.get("container").unwrap_or_default();
         let located = locate(target, &pod, name)?;
-        self.check_phase(target, &pod)?;
+        check_phase(target, &pod)?;
         let exec = self.exec_request(target, &located)?;
         let agreed = self.negotiate(&PROTOCOLS, &PROTOCOLS)?;
         let opened = self.api.nodes.exec(&located.node, exec.clone()).await;
@@ -58,20 +58,6 @@ impl Call {
         Ok(switching(&agreed))
     }
 
-    fn check_phase(&self, target: &Target, pod: &Value) -> Result<(), StatusError> {
-        let phase = tree::text(pod, &["status", "phase"]);
-        let what = match target.subresource {
-            Some(Subresource::Attach) => "attach to",
-            _ => "exec into",
-        };
-        if matches!(phase, "Succeeded" | "Failed") {
-            return Err(StatusError::bad_request(format!(
-                "cannot {what} a container in a completed pod; current phase is {phase}"
-            )));
-        }
-        Ok(())
-    }
-
     fn exec_request(&self, target: &Target, located: &Located) -> Result<ExecRequest, StatusError> {
         let command: Vec<String> = self.query.all("command").map(str::to_owned).collect();
         let attaches = target.subresource == Some(Subresource::Attach);
@@ -96,4 +82,18 @@ impl Call {
         }
         Ok(request)
     }
+}
+
+fn check_phase(target: &Target, pod: &Value) -> Result<(), StatusError> {
+    let phase = tree::text(pod, &["status", "phase"]);
+    let what = match target.subresource {
+        Some(Subresource::Attach) => "attach to",
+        _ => "exec into",
+    };
+    if matches!(phase, "Succeeded" | "Failed") {
+        return Err(StatusError::bad_request(format!(
+            "cannot {what} a container in a completed pod; current phase is {phase}"
+        )));
+    }
+    Ok(())
 }

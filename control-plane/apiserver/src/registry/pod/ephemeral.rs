@@ -58,6 +58,10 @@ mod tests {
 
     use super::*;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what json! makes is given away"
+    )]
     fn pod(ephemeral: Value) -> Value {
         json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {
             "containers": [{"name": "main", "image": "i"}], "ephemeralContainers": ephemeral}})

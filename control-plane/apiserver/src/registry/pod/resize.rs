@@ -105,6 +105,10 @@ fn rest(resources: &Value) -> Value {
 mod tests {
     use super::*;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what json! makes is given away"
+    )]
     fn pod(resources: Value) -> Value {
         json!({"metadata": {"name": "p"}, "spec": {
             "containers": [{"name": "a", "image": "i", "resources": resources}]}})
