@@ -279,7 +279,9 @@ async fn lives(cluster: &Cluster, case: &Case) {
         .await;
     assert_eq!(replaced.status, 200, "{path}: {}", replaced.text());
 
-    let gone = admin.send("DELETE", &path, &[], String::new()).await;
+    // Jobs and replication controllers would wait for a garbage collector, as upstream's do.
+    let background = format!("{path}?propagationPolicy=Background");
+    let gone = admin.send("DELETE", &background, &[], String::new()).await;
     assert_eq!(gone.status, 200, "{path}: {}", gone.text());
     assert_eq!(admin.get(&path).await.status, 404, "{path}");
 }
