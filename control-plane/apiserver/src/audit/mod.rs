@@ -65,7 +65,7 @@ impl Counts {
 }
 
 impl AuditLog {
-    /// A log, and the end of its queue that [`write`] empties.
+    /// A log, and the end of its queue that [`write()`] empties.
     pub(crate) fn new(policy: Arc<AuditPolicy>) -> (Self, mpsc::Receiver<Bytes>) {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS);
         let log = Self {

@@ -256,7 +256,7 @@ fn with_version(mut object: Value, api_version: &str) -> Value {
     object
 }
 
-/// One kind in one version. Names are interned (see [`intern`]), so they outlive the kind.
+/// One kind in one version. Names are interned (see [`intern()`]), so they outlive the kind.
 #[derive(Debug)]
 pub struct Kind {
     /// API group, empty for core.
