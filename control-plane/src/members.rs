@@ -34,12 +34,7 @@ pub(crate) async fn same_authority(store: &dyn Store, ca_pem: &str) -> anyhow::R
         Err(CommitError::Conflict {
             current: Some(current),
             ..
-        }) if certificates(&current.value)
-            .iter()
-            .any(|one| certificates(ca_pem.as_bytes()).contains(one)) =>
-        {
-            Ok(())
-        }
+        }) if share_a_certificate(&current.value, ca_pem.as_bytes()) => Ok(()),
         Err(CommitError::Conflict { .. }) => bail!(
             "this control plane's CA is not that of the cluster in the store: copy the files of \
              another control plane's --pki-dir here (ca.crt, ca.key, sa.key, join.token and what \
@@ -47,6 +42,13 @@ pub(crate) async fn same_authority(store: &dyn Store, ca_pem: &str) -> anyhow::R
         ),
         Err(fault) => Err(fault).context("compare the cluster's authority with the store's"),
     }
+}
+
+/// Whether one certificate at least is in both PEM files: while an authority is replaced, a file
+/// holds the old and the new one.
+fn share_a_certificate(one: &[u8], other: &[u8]) -> bool {
+    let other = certificates(other);
+    certificates(one).iter().any(|held| other.contains(held))
 }
 
 /// The certificates of a PEM file, without what stands between them.
@@ -101,5 +103,27 @@ mod tests {
         let both: Vec<_> = certificates(format!("{one}{other}").as_bytes());
         assert_eq!(both, ["ABCD", "EF"]);
         assert_eq!(certificates(b"nothing").len(), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pem(bodies: &[&str]) -> String {
+        let one = |body: &&str| {
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+        };
+        bodies.iter().map(one).collect()
+    }
+
+    #[test]
+    fn authorities_are_one_when_a_certificate_is_in_both_however_it_is_broken_into_lines() {
+        let share = |a: &str, b: &str| share_a_certificate(a.as_bytes(), b.as_bytes());
+        let during = pem(&["b2xk", "bmV3"]);
+        assert!(share(&pem(&["b2xk"]), &during));
+        assert!(share(&during, &pem(&["bm\nV3"])));
+        assert!(!share(&pem(&["b3RoZXI="]), &during));
+        assert!(!share("", ""));
     }
 }
