@@ -60,6 +60,12 @@ async fn follow(server: &Server, stop: &CancellationToken) -> Result<(), StatusE
                         }
                         WatchItem::Deleted(obj) => {
                             going.remove(&obj.key.name);
+                            // Its names are free now.
+                            let others = server.cache.of(&kind).snapshot();
+                            let others: Vec<Arc<Obj>> = others.values().cloned().collect();
+                            for other in others {
+                                settle(server, &kind, &other, &context).await;
+                            }
                         }
                         WatchItem::Bookmark { .. } => {}
                     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use control_plane_apiextensions::Definition;
+use serde_json::Value;
 use tracing::{error, warn};
 
 use super::kind::{Kinds, kinds};
@@ -27,8 +28,10 @@ pub(crate) struct Stray {
 
 #[derive(Debug)]
 struct Entry {
-    /// What of the definition makes its kinds: spec, generation, whether it is going.
-    fingerprint: String,
+    /// What of the definition makes its kinds.
+    spec: Value,
+    /// The definition is being deleted.
+    terminating: bool,
     kinds: Kinds,
     cache: Arc<ResourceCache>,
 }
@@ -42,23 +45,33 @@ pub(crate) struct Installed {
 impl Installed {
     /// Follows one definition; `None`: it is gone. Returns whether anything changed.
     pub(crate) fn follow(&mut self, name: &str, stored: Option<&Obj>, rv: u64) -> bool {
-        let Some((fingerprint, definition)) = stored.and_then(established) else {
+        let Some((spec, definition)) = stored.and_then(established) else {
             return self.remove(name);
         };
-        let known = self.entries.get(name);
-        if known.is_some_and(|entry| entry.fingerprint == fingerprint) {
+        let terminating = definition.terminating;
+        let same = self.entries.get(name).filter(|entry| entry.spec == spec);
+        if same.is_some_and(|entry| entry.terminating == terminating) {
             return false;
         }
+        let same = same.is_some();
         let Some(kinds) = kinds(&definition) else {
             return self.remove(name);
         };
+        if let Some(entry) = self.entries.get_mut(name).filter(|_| same) {
+            // Watchers still see the objects go.
+            entry.kinds = kinds;
+            entry.terminating = terminating;
+            return true;
+        }
+        let known = self.entries.get(name);
         let cache = Arc::new(ResourceCache::new(Arc::clone(&kinds.stored)));
         let before = known
             .map(|entry| entry.cache.snapshot())
             .unwrap_or_default();
         cache.reset(renewed(&kinds.stored, &before), rv);
         let entry = Entry {
-            fingerprint,
+            spec,
+            terminating,
             kinds,
             cache,
         };
@@ -131,14 +144,11 @@ impl Installed {
     }
 }
 
-/// The definition if it is in force, and what tells it from another state of it.
-fn established(stored: &Obj) -> Option<(String, Definition)> {
-    let value = stored.value();
+/// The definition if it is in force, and its spec.
+fn established(stored: &Obj) -> Option<(Value, Definition)> {
+    let mut value = stored.value();
     match Definition::parse(&value) {
-        Ok(definition) if definition.established => {
-            let fingerprint = format!("{}/{}", definition.terminating, value["spec"]);
-            Some((fingerprint, definition))
-        }
+        Ok(definition) if definition.established => Some((value["spec"].take(), definition)),
         Ok(_) => None,
         Err(fault) => {
             error!(definition = %stored.key.name, %fault, "definition cannot be used");
