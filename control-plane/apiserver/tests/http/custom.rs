@@ -311,3 +311,47 @@ async fn unsound_definitions_are_refused_in_upstreams_words() {
         assert!(message(&answer).contains(&expected), "{}", message(&answer));
     }
 }
+
+#[tokio::test]
+async fn watchers_see_the_objects_of_a_definition_go() {
+    let cluster = Cluster::start().await;
+    let admin = &cluster.admin;
+    cluster.established(&definition()).await;
+    let made = admin
+        .post(CRONS, &cron("a", &json!({"cronSpec": "* * * * 5"})))
+        .await;
+    let rv = made.json()["metadata"]["resourceVersion"].clone();
+    let rv = rv.as_str().unwrap();
+    let path = format!("{CRONS}?watch=true&resourceVersion={rv}");
+    let mut watch = admin.watch(&path).await;
+    // Another kind of the group wants a name that is taken.
+    let mut rival = definition();
+    rival["metadata"]["name"] = json!("rivals.stable.example.com");
+    rival["spec"]["names"] = json!({"plural": "rivals", "singular": "rival", "kind": "Rival",
+        "shortNames": ["ct"]});
+    let made = admin.post(DEFINITIONS, &rival).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let path = format!(
+        "{DEFINITIONS}?watch=true&fieldSelector=metadata.name%3D\
+        rivals.stable.example.com"
+    );
+    let mut rival = admin.watch(&path).await;
+    let state = |event: &Value, name: &str| {
+        let conditions = event["object"]["status"]["conditions"].as_array().cloned();
+        let mut conditions = conditions.into_iter().flatten();
+        let own = conditions.find(|c| c["type"] == name);
+        own.map(|c| (c["status"].clone(), c["reason"].clone()))
+    };
+    let taken = (json!("False"), json!("ShortNamesConflict"));
+    while state(&rival.next().await, "NamesAccepted") != Some(taken.clone()) {}
+    let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let answer = admin.send("DELETE", &path, &[], String::new()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let gone = watch.next().await;
+    assert_eq!(
+        (&gone["type"], &gone["object"]["metadata"]["name"]),
+        (&json!("DELETED"), &json!("a"))
+    );
+    let free = (json!("True"), json!("InitialNamesAccepted"));
+    while state(&rival.next().await, "Established") != Some(free.clone()) {}
+}
