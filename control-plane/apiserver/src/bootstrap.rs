@@ -3,11 +3,9 @@
 //! Where that service leads is told by `members`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::auth::User;
 use crate::registry::{flow_control, priority_class};
 use crate::server::{Server, WriteContext};
 use crate::status::StatusError;
@@ -20,7 +18,7 @@ const SERVICE: &str = "kubernetes";
 /// # Errors
 /// The store refuses a write.
 pub(crate) async fn bootstrap(server: &Server, advertise: SocketAddr) -> Result<(), StatusError> {
-    let context = WriteContext::of(Arc::new(User::control_plane("apiserver")));
+    let context = WriteContext::own();
     let namespaces = server.kind("", "v1", "namespaces")?;
     for name in NAMESPACES {
         server

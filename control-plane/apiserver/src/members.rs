@@ -18,7 +18,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::auth::User;
 use crate::server::{Server, Target, WriteContext};
 use crate::status::StatusError;
 
@@ -57,7 +56,7 @@ impl Members {
             server,
             all: watch::Sender::new(vec![own.clone()]),
             own,
-            context: WriteContext::of(Arc::new(User::control_plane("apiserver"))),
+            context: WriteContext::own(),
         }
     }
 

@@ -7,6 +7,14 @@
 
 mod certificates;
 mod defaults;
+#[expect(
+    dead_code,
+    unused_imports,
+    clippy::unused_self,
+    clippy::unused_async,
+    reason = "policies and webhooks are asked here"
+)]
+pub(crate) mod dynamic;
 mod limits;
 mod namespace;
 mod node;

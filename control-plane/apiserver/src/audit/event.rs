@@ -9,6 +9,7 @@ use super::AuditLog;
 use super::policy::{Level, Stage, Verdict};
 use crate::auth::User;
 use crate::http::ResourcePath;
+use crate::server::NoteLevel;
 use crate::tree;
 
 /// What is known of a request before anybody is.
@@ -80,6 +81,18 @@ impl Trail {
         let annotations = &mut known.annotations;
         annotations.insert("authorization.k8s.io/decision".to_owned(), json!(decision));
         annotations.insert("authorization.k8s.io/reason".to_owned(), json!(reason));
+    }
+
+    /// What admission says, in events of `level` and above.
+    pub(crate) fn annotate(&self, level: NoteLevel, key: &str, value: &str) {
+        let wanted = match level {
+            NoteLevel::Metadata => Level::Metadata,
+            NoteLevel::Request => Level::Request,
+        };
+        let mut known = self.known.lock();
+        if known.verdict.as_ref().is_some_and(|v| v.level >= wanted) {
+            known.annotations.insert(key.to_owned(), json!(value));
+        }
     }
 
     /// The body that was sent.

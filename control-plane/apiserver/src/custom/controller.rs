@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::CLEANUP;
-use crate::auth::User;
 use crate::cache::{Filter, ListRequest, WatchItem, WatchStart};
 use crate::object::Obj;
 use crate::registry::{Kind, Subresource};
@@ -37,7 +36,7 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) {
 
 async fn follow(server: &Server, stop: &CancellationToken) -> Result<(), StatusError> {
     let kind = server.kind(GROUP, "v1", "customresourcedefinitions")?;
-    let context = WriteContext::of(Arc::new(User::control_plane("apiserver")));
+    let context = WriteContext::own();
     let start = WatchStart::State(Some(0));
     let mut watcher = server.watch(&kind, Filter::in_namespace(""), start).await?;
     let mut applied = server.cache.subscribe();

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{Api, Call};
 use crate::audit::{Asked, Trail};
 use crate::http::{Peer, Request, RequestInfo, Response};
+use crate::server::Notes;
 use crate::status::StatusError;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -61,12 +62,22 @@ pub(super) fn named(trail: Option<&Trail>, mut answer: Response) -> Response {
     answer
 }
 
+/// Notes what admission said.
+pub(super) fn note_said(trail: Option<&Trail>, notes: &Notes) {
+    if let Some(trail) = trail {
+        for (level, key, value) in notes.annotations() {
+            trail.annotate(level, &key, &value);
+        }
+    }
+}
+
 impl Call {
     /// Ends the trail with the answer. The body of one that is a stream, or no JSON, is not shown.
     pub(super) async fn noted(&self, answer: Response) -> Response {
         let Some(trail) = &self.trail else {
             return answer;
         };
+        note_said(Some(trail), &self.notes);
         let code = answer.status().as_u16();
         let clock = self.api.server.clock;
         if answer.body().size_hint().exact().is_none() {

@@ -89,7 +89,7 @@ impl Call {
         target: &Target,
         request: Request,
     ) -> Result<Response, StatusError> {
-        let decoded = self.read_eviction(request).await?;
+        let mut decoded = self.read_eviction(request).await?;
         let name = tree::text(&decoded.value, &["metadata", "name"]);
         if !name.is_empty() && name != &*target.key.name {
             return Err(StatusError::bad_request(
@@ -103,7 +103,11 @@ impl Call {
             .unwrap_or(Value::Null);
         let (delete, dry_run) = delete_request(&options)?;
         let context = self.write_context(dry_run)?;
-        self.api.server.evict(target, &delete, &context).await?;
+        let server = &self.api.server;
+        Box::pin(server.review_body(target, &mut decoded.value, &context)).await?;
+        // They were asked about the eviction; the deletion is part of it (as upstream).
+        let context = context.unreviewed();
+        server.evict(target, &delete, &context).await?;
         self.success(201, None)
     }
 

@@ -7,6 +7,7 @@ mod answer;
 mod audited;
 mod authenticate;
 mod authorize;
+mod connect;
 mod create;
 mod delete;
 mod discovery;
@@ -33,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
-use self::audited::named;
+use self::audited::{named, note_said};
 pub(crate) use self::discovery::Discovery;
+use self::objects::add_warnings;
 pub(crate) use self::openapi::OpenApi;
 #[cfg(test)]
 pub(crate) use self::reviews::review_resources;
@@ -48,7 +50,7 @@ use crate::http::{
 use crate::metrics::Metrics;
 use crate::node_streams::NodeStreams;
 use crate::registry::{Kind, Subresource};
-use crate::server::{Owners, Server, Target, WriteContext, WriteMode};
+use crate::server::{Asked, Notes, Owners, Server, Target, WriteContext, WriteMode};
 use crate::status::{GroupResource, StatusError};
 
 /// Longest name of a field manager (as upstream).
@@ -81,6 +83,8 @@ pub(crate) struct Call {
     pub(crate) path: String,
     /// The request's trail in the audit log, where there is one.
     pub(crate) trail: Option<Arc<Trail>>,
+    /// What admission says of it.
+    pub(crate) notes: Arc<Notes>,
 }
 
 impl Api {
@@ -94,10 +98,13 @@ impl Api {
         let codec = Accept::of_status(request.headers());
         let (verb, plural) = (info.verb, info.resource.as_ref().map(|r| r.plural.clone()));
         let trail = self.trail(&peer, &info, &request);
-        let asked = Arc::clone(&self).answer(&peer, info, query, request, trail.clone());
-        let answer = match Box::pin(asked).await {
+        let notes = Arc::new(Notes::default());
+        let asked = (trail.clone(), Arc::clone(&notes));
+        let asked = Arc::clone(&self).answer(&peer, info, query, request, asked);
+        let mut answer = match Box::pin(asked).await {
             Ok(answer) => answer,
             Err(refusal) => {
+                note_said(trail.as_deref(), &notes);
                 if refusal.code >= 500 {
                     error!(%method, path, code = refusal.code, message = refusal.message, "failed");
                 }
@@ -105,6 +112,7 @@ impl Api {
                 status_response(&refusal, codec)
             }
         };
+        add_warnings(&mut answer, &notes.warnings());
         let answer = named(trail.as_deref(), answer);
         let code = answer.status().as_u16();
         let elapsed = started.elapsed();
@@ -120,7 +128,7 @@ impl Api {
         info: RequestInfo,
         query: Query,
         request: Request,
-        trail: Option<Arc<Trail>>,
+        (trail, notes): (Option<Arc<Trail>>, Arc<Notes>),
     ) -> Result<Response, StatusError> {
         refuse_oversize(&request)?;
         let user = self.authenticate(peer, request.headers(), request.uri().path())?;
@@ -137,6 +145,7 @@ impl Api {
         let call = Call {
             user: Arc::new(user),
             trail,
+            notes,
             info,
             query,
             headers: request.headers().clone(),
@@ -242,6 +251,17 @@ impl Call {
     async fn one(&self, target: Target, request: Request) -> Result<Response, StatusError> {
         let unsupported =
             |verb| StatusError::method_not_supported(target.kind.group_resource(), verb);
+        if matches!(
+            target.subresource,
+            Some(
+                Subresource::Proxy
+                    | Subresource::Exec
+                    | Subresource::Attach
+                    | Subresource::Portforward
+            )
+        ) {
+            self.review_connection(&target).await?;
+        }
         match (target.subresource, self.info.verb) {
             (Some(Subresource::Proxy), _) => self.proxy(&target, request).await,
             (
@@ -371,6 +391,12 @@ impl Call {
             manager: self.field_manager(),
             owners: Owners::FromCreation,
             fence: None,
+            asked: Asked {
+                field_manager: self.query.get("fieldManager").map(Arc::from),
+                field_validation: self.query.get("fieldValidation").map(Arc::from),
+                notes: Some(Arc::clone(&self.notes)),
+                ..Asked::default()
+            },
         })
     }
 }

@@ -107,14 +107,7 @@ impl Call {
         if self.field_validation()? == FieldValidation::Warn {
             texts.extend(findings.iter().map(ToString::to_string));
         }
-        for text in texts {
-            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-                answer
-                    .headers_mut()
-                    .append(HeaderName::from_static("warning"), value);
-            }
-        }
+        add_warnings(answer, &texts);
         Ok(())
     }
 
@@ -126,6 +119,18 @@ impl Call {
             Some(other) => Err(StatusError::bad_request(format!(
                 "unrecognized includeObject value: {other}"
             ))),
+        }
+    }
+}
+
+/// Adds a `Warning: 299` header for each text.
+pub(super) fn add_warnings(answer: &mut Response, texts: &[String]) {
+    for text in texts {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            answer
+                .headers_mut()
+                .append(HeaderName::from_static("warning"), value);
         }
     }
 }

@@ -22,8 +22,10 @@ impl Call {
         target: &Target,
         request: Request,
     ) -> Result<Response, StatusError> {
-        let body = self.read_object(request, TOKEN_REQUEST).await?.value;
+        let mut body = self.read_object(request, TOKEN_REQUEST).await?.value;
         let server = &self.api.server;
+        let context = self.write_context(false)?;
+        Box::pin(server.review_body(target, &mut body, &context)).await?;
         server
             .admission
             .check_node_token(target, &self.user, &body)?;

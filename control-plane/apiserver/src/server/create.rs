@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::apply::{Ownership, note_owner};
 use super::commit::{Change, CommitFault};
 use super::{Server, Target, WriteContext, new_uid};
+use crate::admission::dynamic::Mutated;
 use crate::object::{Obj, ObjKey};
 use crate::registry::Kind;
 use crate::status::StatusError;
@@ -61,11 +62,8 @@ impl Server {
             }
             let generated = self.fill_metadata(kind, namespace, &mut value)?;
             let target = Target::new(kind, namespace, tree::text(&value, &["metadata", "name"]));
-            self.complete_new(&target, &mut value, context).await?;
-            if ownership == Ownership::Noted {
-                let now = self.now_text();
-                note_owner(self.schema, &target, &mut value, None, context, &now);
-            }
+            self.complete_new(&target, &mut value, context, ownership)
+                .await?;
             let exists = || StatusError::already_exists(kind.group_resource(), &target.key.name);
             if self.cached(&target).is_some() && !generated {
                 return Err(exists());
@@ -156,19 +154,45 @@ impl Server {
         target: &Target,
         value: &mut Value,
         context: &WriteContext,
+        ownership: Ownership,
     ) -> Result<(), StatusError> {
         let kind = &target.kind;
-        kind.strategy.default(value);
-        self.admission.create(target, &context.user, value).await?;
-        kind.strategy.prepare_create(value);
+        self.admit_new(target, value, context).await?;
+        if ownership == Ownership::Noted {
+            let now = self.now_text();
+            note_owner(self.schema, target, value, None, context, &now);
+        }
+        let asked = self.dynamic.asks(context);
+        if asked {
+            // What others change is nobody's field (as upstream): the owner is noted before.
+            let mutated = Box::pin(self.mutate_new(target, value, context)).await?;
+            if mutated == Mutated::Yes {
+                self.admit_new(target, value, context).await?;
+            }
+        }
         let mut errors = validation::object_meta(kind, value);
         errors.extend(kind.strategy.validate(value));
         errors.extend(kind.strategy.validate_create(value));
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(target.invalid(&errors))
+        if !errors.is_empty() {
+            return Err(target.invalid(&errors));
         }
+        if asked {
+            Box::pin(self.validate_new(target, value, context)).await?;
+        }
+        Ok(())
+    }
+
+    async fn admit_new(
+        &self,
+        target: &Target,
+        value: &mut Value,
+        context: &WriteContext,
+    ) -> Result<(), StatusError> {
+        let strategy = &target.kind.strategy;
+        strategy.default(value);
+        self.admission.create(target, &context.user, value).await?;
+        strategy.prepare_create(value);
+        Ok(())
     }
 
     /// Creates `body` unless an object of its name exists; for what the server itself needs.

@@ -87,6 +87,9 @@ impl Server {
             check(target, &current, &request.preconditions)?;
             let old = current.value();
             self.admission.delete(target, &context.user, &old)?;
+            if self.dynamic.asks(context) {
+                Box::pin(self.review_delete(target, &old, request, context)).await?;
+            }
             let mut new = old.clone();
             let default = default_propagation(target, &old);
             set_propagation(&mut new, request.propagation.or(default));

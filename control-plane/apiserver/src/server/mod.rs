@@ -15,6 +15,7 @@ mod patch;
 mod pod_ops;
 mod quota;
 mod read;
+mod review;
 mod scale;
 mod selection;
 mod token;
@@ -30,6 +31,7 @@ use serde_json::Value;
 use self::components::Components;
 use self::quota::QuotaTurns;
 use crate::admission::Admission;
+use crate::admission::dynamic::Dynamic;
 use crate::alloc::ServiceRanges;
 use crate::auth::{Authorizer, User};
 use crate::cache::WatchCache;
@@ -37,6 +39,8 @@ use crate::field::FieldError;
 use crate::object::{Obj, ObjKey};
 use crate::registry::{Kind, Registry, Subresource};
 use crate::status::StatusError;
+
+pub use crate::admission::dynamic::{NoteLevel, Notes};
 
 pub use self::components::Probe;
 pub use self::delete::{DeleteRequest, Deleted, Preconditions, Propagation};
@@ -58,6 +62,32 @@ pub struct WriteContext {
     pub owners: Owners,
     /// What must hold of the writer's lease for the write to happen.
     pub fence: Option<Fence>,
+    /// What admission is told of the request, and tells.
+    pub asked: Asked,
+}
+
+/// What the admission that users configure is told of a request, and where it tells things.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Whether it is asked.
+    pub reviews: Reviews,
+    /// `fieldManager` as it was asked for.
+    pub field_manager: Option<Arc<str>>,
+    /// `fieldValidation` as it was asked for.
+    pub field_validation: Option<Arc<str>>,
+    /// Warnings and annotations, when there is a client.
+    pub notes: Option<Arc<Notes>>,
+}
+
+/// Whether policies and webhooks are asked about a write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reviews {
+    /// They are.
+    #[default]
+    All,
+    /// A part of a write that they were asked about, or the server's own: a webhook that does not
+    /// answer must not stop the start.
+    None,
 }
 
 /// Which objects a writer gives entries in `managedFields`; those that have some keep them.
@@ -93,7 +123,21 @@ impl WriteContext {
             manager,
             owners: Owners::None,
             fence: None,
+            asked: Asked::default(),
         }
+    }
+
+    /// A write of the API server itself.
+    #[must_use]
+    pub fn own() -> Self {
+        Self::of(Arc::new(User::control_plane("apiserver"))).unreviewed()
+    }
+
+    /// The same, with nobody asked about it.
+    #[must_use]
+    pub fn unreviewed(mut self) -> Self {
+        self.asked.reviews = Reviews::None;
+        self
     }
 }
 
@@ -140,6 +184,7 @@ pub struct Server {
     /// Who may do what.
     pub authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
+    pub(crate) dynamic: Dynamic,
     quota_turns: QuotaTurns,
     components: Components,
     pub(crate) clock: fn() -> Timestamp,
@@ -167,11 +212,13 @@ impl Server {
             registry.clone(),
             Arc::clone(&authorizer),
         );
+        let dynamic = Dynamic::new(Arc::clone(&cache), registry.clone());
         Self {
             store,
             cache,
             registry,
             authorizer,
+            dynamic,
             schema: schema::builtin(),
             service_ranges,
             admission,

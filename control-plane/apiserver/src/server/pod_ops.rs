@@ -41,12 +41,16 @@ impl Server {
                 &errors,
             ));
         }
-        let now = self.now_text();
-        let uid = tree::text(binding, &["metadata", "uid"]).to_owned();
         let write = Target {
             subresource: Some(Subresource::Binding),
             ..target.clone()
         };
+        let mut binding = binding.clone();
+        Box::pin(self.review_body(&write, &mut binding, context)).await?;
+        let node = tree::text(&binding, &["target", "name"]).to_owned();
+        let context = &context.clone().unreviewed();
+        let now = self.now_text();
+        let uid = tree::text(&binding, &["metadata", "uid"]).to_owned();
         let gr = crate::status::GroupResource {
             group: "",
             resource: "pods/binding",

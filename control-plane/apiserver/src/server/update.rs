@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::apply::{Ownership, note_owner};
 use super::commit::{Change, CommitFault};
 use super::{Server, Target, WriteContext};
+use crate::admission::dynamic::Mutated;
 use crate::field::{FieldError, Path};
 use crate::object::Obj;
 use crate::registry::{Kind, Prepare, Subresource, pod};
@@ -117,7 +118,18 @@ impl Server {
                 let now = self.now_text();
                 note_owner(self.schema, target, &mut new, Some(&old), context, &now);
             }
+            let asked = self.dynamic.asks(context);
+            if asked {
+                let mutated = self.mutate_update(target, &mut new, &old, context);
+                if Box::pin(mutated).await? == Mutated::Yes {
+                    prepare(target, &mut new, &old);
+                    self.admission.update(target, &context.user, &new, &old)?;
+                }
+            }
             check(target, &new, &old)?;
+            if asked {
+                Box::pin(self.validate_update(target, &new, &old, context)).await?;
+            }
             if is_same(&new, &old) && !is_finished(target, &new) {
                 return Ok(current);
             }

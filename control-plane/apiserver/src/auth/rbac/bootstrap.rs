@@ -33,7 +33,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// # Errors
 /// The store refuses a write.
 pub(crate) async fn reconcile(server: &Server) -> Result<(), StatusError> {
-    let context = WriteContext::of(Arc::new(User::control_plane("apiserver")));
+    let context = WriteContext::own();
     for (plural, namespace, wanted) in [
         ("clusterroles", "", policy::aggregated_cluster_roles()),
         ("clusterrolebindings", "", policy::cluster_role_bindings()),
