@@ -104,11 +104,6 @@ mod tests {
         assert_eq!(both, ["ABCD", "EF"]);
         assert_eq!(certificates(b"nothing").len(), 0);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     fn pem(bodies: &[&str]) -> String {
         let one = |body: &&str| {
