@@ -4,6 +4,7 @@
 
 mod bpf_linker;
 mod busybox;
+mod etcd;
 pub(crate) mod kubectl;
 pub(crate) mod packages;
 
@@ -16,6 +17,7 @@ pub(crate) fn ensure() -> Result<()> {
     packages::ensure()?;
     bpf_linker::ensure()?;
     busybox::ensure()?;
+    etcd::ensure()?;
     kubectl::ensure()
 }
 
@@ -29,5 +31,11 @@ pub(crate) fn run() -> Result<()> {
     );
     println!("  kubectl       {}", kubectl::program().display());
     println!("  busybox       {}", busybox().display());
+    let newer = etcd::program();
+    if newer.is_file() {
+        println!("  etcd 3.5      {}", newer.display());
+    } else {
+        println!("  etcd 3.5      none: the tests of the store use this system's etcd alone");
+    }
     Ok(())
 }
