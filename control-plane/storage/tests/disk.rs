@@ -1,7 +1,9 @@
-//! The disk runs full under load, again and again: reads go on, writes say why they fail, and when
-//! there is room again the store goes on by itself, with everything that was acknowledged.
+//! The disk fails under load, again and again: it runs full, it has errors, it takes no writes, it is
+//! slow. Reads go on, writes say why they fail, and when the disk is well again the store goes on by
+//! itself, with everything that was acknowledged.
 //!
-//! The test starts itself in namespaces of its own, where it may mount a small file system in memory.
+//! The test starts itself in namespaces of its own, where it may mount: a small file system in memory
+//! for a disk that is really full, and one in user space for all other faults.
 
 #![expect(
     clippy::panic,
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use control_plane_storage::{
     Change, ChangeStream, CommitError, EmbeddedStore, Expect, Op, Rev, Store,
 };
+use faulty_disk::{Errno, Faults, FaultyDisk};
 use futures::StreamExt as _;
 
 const ROLE: &str = "SKEP_STORAGE_DISK_DIR";
@@ -26,12 +29,19 @@ const SIZE_MB: u32 = 96;
 const ROUNDS: u64 = 4;
 const VALUE_BYTES: usize = 40_000;
 /// After there is room again.
-const RESUMES_WITHIN: Duration = Duration::from_secs(2);
+const RESUMES_WITHIN: Duration = Duration::from_secs(1);
+/// What a sync of a slow disk takes.
+const SLOW: Duration = Duration::from_millis(500);
 
 fn main() {
     if let Some(dir) = std::env::var_os(ROLE) {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        return runtime.block_on(check(dir.into()));
+        return runtime.block_on(async {
+            let dir = PathBuf::from(dir);
+            a_full_disk_costs_no_acknowledged_write(&dir).await;
+            no_fault_of_the_disk_costs_an_acknowledged_write(&dir).await;
+            a_slow_disk_makes_writes_slow_and_nothing_else(&dir).await;
+        });
     }
     let dir = tempfile::tempdir().expect("a directory");
     let script = format!("mount -t tmpfs -o size={SIZE_MB}m tmpfs \"${ROLE}\" && exec \"$0\"");
@@ -55,48 +65,146 @@ struct Known {
     next: u64,
 }
 
-async fn check(dir: PathBuf) {
+async fn a_full_disk_costs_no_acknowledged_write(dir: &Path) {
     let data = dir.join("store");
-    let store = EmbeddedStore::open(&data).await.expect("open");
-    let changes = store.changes(Rev::FIRST);
-    let mut known = Known {
-        store,
-        changes,
-        acknowledged: BTreeMap::new(),
-        unknown: BTreeMap::new(),
-        newest: Rev::FIRST,
-        next: 0,
-    };
+    let mut known = Known::open(&data).await;
     let mut waits = Vec::new();
     for round in 0..ROUNDS {
         for _ in 0..20 {
             known.write().await.expect("there is room");
         }
-        let filler = fill(&dir);
-        let failures = known.write_until_full().await;
+        let filler = fill(dir);
+        let failures = known.write_until_refused(ErrorKind::StorageFull).await;
         known.reads_go_on().await;
         std::fs::remove_file(filler).expect("make room");
-        let freed = Instant::now();
-        while known.write().await.is_err() {
-            assert!(
-                freed.elapsed() < RESUMES_WITHIN,
-                "round {round}: no writes again"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        waits.push(freed.elapsed());
+        waits.push(known.resumes(&format!("round {round}")).await);
         known.stream_has_all().await;
         known.compare(&known.store).await;
         // Room for the next round: overwritten values are forgotten.
         known.store.compact(known.newest).await.expect("compact");
         println!("round {round}: {failures} refused");
     }
-    let Known { store, changes, .. } = known;
-    drop(changes);
-    store.close().await;
-    let store = EmbeddedStore::open(&data).await.expect("open again");
-    let rev = store.barrier().await.expect("a revision");
+    let rev = known.opens_again(&data).await;
     println!("{ROUNDS} rounds, revision {rev}, writes again after {waits:?}");
+    // Its room is needed for what follows.
+    std::fs::remove_dir_all(&data).expect("remove the store");
+}
+
+/// A mounted disk with a store on it.
+async fn on_faulty_disk(dir: &Path, name: &str) -> (FaultyDisk, PathBuf, Known) {
+    let at = dir.join(name);
+    std::fs::create_dir(&at).expect("a directory");
+    let disk = FaultyDisk::mount(&at).expect("mount (is there /dev/fuse? `modprobe fuse`)");
+    disk.forget_history();
+    let data = at.join("store");
+    let known = Known::open(&data).await;
+    (disk, data, known)
+}
+
+async fn no_fault_of_the_disk_costs_an_acknowledged_write(dir: &Path) {
+    let (disk, data, mut known) = on_faulty_disk(dir, "faulty").await;
+    let well = Faults::default();
+    let faults = [
+        (
+            "writes fail",
+            Faults {
+                change: Some(Errno::EIO),
+                ..well.clone()
+            },
+            ErrorKind::Other,
+        ),
+        (
+            "syncs fail",
+            Faults {
+                sync: Some(Errno::EIO),
+                ..well.clone()
+            },
+            ErrorKind::Other,
+        ),
+        (
+            "both fail",
+            Faults {
+                change: Some(Errno::EIO),
+                sync: Some(Errno::EIO),
+                ..well.clone()
+            },
+            ErrorKind::Other,
+        ),
+        (
+            "read-only",
+            Faults {
+                change: Some(Errno::EROFS),
+                ..well.clone()
+            },
+            ErrorKind::ReadOnlyFilesystem,
+        ),
+        (
+            "full",
+            Faults {
+                room: Some(0),
+                ..well.clone()
+            },
+            ErrorKind::StorageFull,
+        ),
+    ];
+    for (what, fault, kind) in faults {
+        for _ in 0..20 {
+            known.write().await.expect("the disk is well");
+        }
+        disk.set(fault);
+        let failures = known.write_until_refused(kind).await;
+        known.reads_go_on().await;
+        disk.set(well.clone());
+        let wait = known.resumes(what).await;
+        known.stream_has_all().await;
+        known.compare(&known.store).await;
+        println!("{what}: {failures} refused, writes again after {wait:?}");
+    }
+    let rev = known.opens_again(&data).await;
+    println!("revision {rev} after all faults");
+}
+
+async fn a_slow_disk_makes_writes_slow_and_nothing_else(dir: &Path) {
+    let (disk, data, mut known) = on_faulty_disk(dir, "slow").await;
+    for _ in 0..20 {
+        known.write().await.expect("a write");
+    }
+    disk.set(Faults {
+        sync_takes: SLOW,
+        ..Faults::default()
+    });
+    let began = Instant::now();
+    let puts = (0..100).map(|n| {
+        let ops = vec![Op::put(format!("slow{n}"), "1", Expect::Absent)];
+        known.store.commit(ops)
+    });
+    let writes = futures::future::join_all(puts);
+    let reads = async {
+        let mut worst = Duration::ZERO;
+        for _ in 0..50 {
+            let asked = Instant::now();
+            known.store.barrier().await.expect("a revision");
+            worst = worst.max(asked.elapsed());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        worst
+    };
+    let (writes, worst) = tokio::join!(writes, reads);
+    let took = began.elapsed();
+    let newest = writes
+        .into_iter()
+        .map(|write| write.expect("a write").rev)
+        .max();
+    assert!(took >= SLOW, "{took:?}");
+    assert!(
+        took < 5 * SLOW,
+        "commits that wait are not written together: {took:?}"
+    );
+    assert!(worst < SLOW, "reads waited for the disk: {worst:?}");
+    disk.set(Faults::default());
+    known.newest = newest.expect("writes");
+    println!("100 commits in {took:?} with syncs of {SLOW:?}, reads in {worst:?} at most");
+    known.opens_again(&data).await;
 }
 
 /// Takes all room that is left.
@@ -117,6 +225,57 @@ fn fill(dir: &Path) -> PathBuf {
 }
 
 impl Known {
+    async fn open(data: &Path) -> Self {
+        let store = EmbeddedStore::open(data).await.expect("open");
+        let changes = store.changes(Rev::FIRST);
+        Self {
+            store,
+            changes,
+            acknowledged: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+            newest: Rev::FIRST,
+            next: 0,
+        }
+    }
+
+    /// Closes the store and opens it again: everything is there.
+    async fn opens_again(self, data: &Path) -> Rev {
+        let Self {
+            store,
+            changes,
+            acknowledged,
+            unknown,
+            newest,
+            next,
+        } = self;
+        drop(changes);
+        store.close().await;
+        let store = EmbeddedStore::open(data).await.expect("open again");
+        let rev = store.barrier().await.expect("a revision");
+        assert!(rev >= newest, "{rev} after {newest}");
+        let again = Self {
+            changes: store.changes(rev),
+            store,
+            acknowledged,
+            unknown,
+            newest,
+            next,
+        };
+        again.compare(&again.store).await;
+        again.store.close().await;
+        rev
+    }
+
+    /// Waits until a write succeeds; how long that took.
+    async fn resumes(&mut self, what: &str) -> Duration {
+        let well = Instant::now();
+        while self.write().await.is_err() {
+            assert!(well.elapsed() < RESUMES_WITHIN, "{what}: no writes again");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        well.elapsed()
+    }
+
     /// Overwrites one of a few keys.
     async fn write(&mut self) -> Result<(), CommitError> {
         let n = self.next;
@@ -148,18 +307,20 @@ impl Known {
         }
     }
 
-    /// Until the refusal is certain and says that the disk is full.
-    async fn write_until_full(&mut self) -> u32 {
+    /// Until the refusal is certain and says what is wrong with the disk.
+    async fn write_until_refused(&mut self, cause: ErrorKind) -> u32 {
         let started = Instant::now();
         let mut failures = 0;
         loop {
             assert!(
                 started.elapsed() < Duration::from_secs(20),
-                "the disk is not full"
+                "the disk takes writes"
             );
             match self.write().await {
                 Ok(()) => {}
-                Err(error @ CommitError::Unavailable(_)) if is_full(&error) => return failures + 1,
+                Err(error @ CommitError::Unavailable(_)) if says(&error, cause) => {
+                    return failures + 1;
+                }
                 Err(CommitError::Unavailable(_) | CommitError::Unknown(_)) => {
                     failures += 1;
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -204,7 +365,7 @@ impl Known {
     }
 
     async fn compare(&self, store: &EmbeddedStore) {
-        let mut load = store.load(b"").await.expect("load");
+        let mut load = store.load(b"k").await.expect("load");
         let mut found = BTreeMap::new();
         while let Some(page) = load.pages.next().await {
             for entry in page.expect("a page") {
@@ -230,11 +391,12 @@ fn number(value: &[u8]) -> u64 {
     number.parse().expect("a number")
 }
 
-fn is_full(error: &CommitError) -> bool {
+fn says(error: &CommitError, kind: ErrorKind) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return io.kind() == ErrorKind::StorageFull;
+            // EIO has no kind of its own.
+            return io.kind() == kind || (kind == ErrorKind::Other && io.raw_os_error() == Some(5));
         }
         cause = error.source();
     }

@@ -6,6 +6,7 @@
 //! <dir>/probe    written and removed to see whether the disk takes writes again
 //! <dir>/head     the newest acknowledged revision, 16 bytes, overwritten in place
 //! <dir>/db/      the engine's files
+//! <dir>/cut      the end of a journal that a power loss left unreadable, if there was one
 //! ```
 //!
 //! `head` is written after each sync and never synced itself, so it costs a copy into the page
@@ -24,9 +25,6 @@ use crate::model::Rev;
 /// What the `format` file says.
 pub(crate) const FORMAT: &str = "skep-store 1";
 
-/// What must fit on the disk again before the engine is opened again.
-const PROBE_BYTES: usize = 1 << 20;
-
 /// The open directory. The lock is held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -38,7 +36,7 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Opens or makes the directory.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        fs::create_dir_all(path).map_err(|source| fault("create directory", path, source))?;
+        make_dir(path).map_err(|source| fault("create directory", path, source))?;
         let lock = lock(path)?;
         check_format(path)?;
         let head_path = path.join("head");
@@ -65,11 +63,32 @@ impl DataDir {
         self.path.join("db")
     }
 
-    /// Whether the disk takes and keeps a file again.
-    pub(crate) fn probe(&self) -> Result<(), StoreError> {
+    /// Makes the engine's directory if there is none, all of it or nothing: the engine does not open what a
+    /// power loss left half made. `make` does it in another place, which then gets the name.
+    pub(crate) fn make_engine<E: From<io::Error>>(
+        &self,
+        make: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let path = self.engine_path();
+        if path.try_exists()? {
+            return Ok(());
+        }
+        let temporary = self.path.join("db.new");
+        if temporary.try_exists()? {
+            fs::remove_dir_all(&temporary)?;
+        }
+        make(&temporary)?;
+        sync_below(&temporary)?;
+        fs::rename(&temporary, &path)?;
+        File::open(&self.path)?.sync_all()?;
+        Ok(())
+    }
+
+    /// Whether the disk takes and keeps a file of so many bytes.
+    pub(crate) fn probe(&self, bytes: usize) -> Result<(), StoreError> {
         let path = self.path.join("probe");
         let tried = File::create(&path).and_then(|mut file| {
-            file.write_all(&vec![0xa5; PROBE_BYTES])?;
+            file.write_all(&vec![0xa5; bytes])?;
             file.sync_all()
         });
         let removed = fs::remove_file(&path);
@@ -113,6 +132,29 @@ impl DataDir {
         bytes[8..12].copy_from_slice(&crc32fast::hash(&rev).to_le_bytes());
         self.head.write_all_at(&bytes, 0)
     }
+}
+
+/// Makes a directory and those above it, and makes their names safe.
+fn make_dir(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let missing = path.ancestors().take_while(|above| !above.exists());
+    let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+    fs::create_dir_all(&path)?;
+    for parent in missing.iter().filter_map(|made| made.parent()) {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Makes the names in a directory safe, and in those below it.
+fn sync_below(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_below(&entry.path())?;
+        }
+    }
+    File::open(dir)?.sync_all()
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {

@@ -5,6 +5,7 @@
 
 mod dir;
 mod index;
+mod journal;
 mod log;
 mod record;
 mod restore;
@@ -36,6 +37,8 @@ const QUEUE_MAX: usize = 1024;
 const PAGE_ENTRIES: usize = 500;
 /// Bytes of one page, about.
 const PAGE_BYTES: usize = 4 << 20;
+/// What must fit on the disk before the store is opened.
+const PROBE_BYTES: usize = 4096;
 /// Bytes that a stream far behind reads from the log at once.
 const CATCH_UP_BYTES: usize = 1 << 20;
 
@@ -79,6 +82,8 @@ impl EmbeddedStore {
 
     fn open_blocking(dir: &Path) -> Result<Self, OpenError> {
         let dir = DataDir::open(dir)?;
+        // A disk that takes no writes is better said now than with the first commit.
+        dir.probe(PROBE_BYTES)?;
         let head = dir.head()?;
         let log = Log::open(&dir)?;
         let Recovered {

@@ -27,7 +27,10 @@ const GROUP_COMMITS_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// Between two looks at a disk that does not take writes.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+/// What must fit on the disk again before the engine is opened again.
+const PROBE_BYTES: usize = 1 << 20;
 
 type CommitReply = oneshot::Sender<Result<Commit, CommitError>>;
 
@@ -173,7 +176,7 @@ impl Writer {
     /// Reads the truth from the disk. What is there beyond what was published was in the failed
     /// batch; it is made durable before anybody sees it.
     fn open_again(&mut self) -> Result<(), StoreError> {
-        self.dir.probe()?;
+        self.dir.probe(PROBE_BYTES)?;
         // The engine lets go of its directory when the last handle is gone; until then opening fails.
         drop(self.shared.log.write().take());
         let again = |error| StoreError::with("open the store again", error);

@@ -1,11 +1,12 @@
 //! The suite on the embedded engine, and what its directory promises.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use control_plane_storage::{
-    ChangesError, EmbeddedStore, Expect, Op, OpenError, Rev, Store, read_snapshot, save_snapshot,
+    ChangesError, EmbeddedStore, Entry, Expect, Op, OpenError, Rev, Store, read_snapshot,
+    save_snapshot,
 };
 use tempfile::TempDir;
 
@@ -145,7 +146,7 @@ async fn a_closed_store_refuses_and_its_directory_is_free() {
 }
 
 /// The engine's newest journal.
-fn journal(dir: &Path) -> std::path::PathBuf {
+fn journal(dir: &Path) -> PathBuf {
     let mut journals: Vec<_> = fs::read_dir(dir.join("db"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -193,6 +194,125 @@ async fn a_journal_that_was_cut_off_before_acknowledged_commits_stops_the_start(
 async fn a_journal_that_turns_to_zeros_in_the_middle_stops_the_start() {
     let error = damaged(|bytes, at| bytes[at..].fill(0)).await.unwrap_err();
     assert!(matches!(&error, OpenError::Corrupt { .. }), "{error}");
+}
+
+/// Names the damaged directory to the process that opens it.
+const DAMAGED: &str = "SKEP_STORAGE_DAMAGED_DIR";
+/// How that process ends when the store does not open.
+const REFUSED: i32 = 3;
+
+/// Each bit that was written matters or is not needed: what is served is what was written. The engine
+/// may end its process over what it reads, so each damaged store is opened by one of its own.
+#[tokio::test]
+async fn a_flipped_bit_in_any_file_is_found_or_changes_nothing() {
+    const NAME: &str = "embedded::a_flipped_bit_in_any_file_is_found_or_changes_nothing";
+    if let Some(dir) = std::env::var_os(DAMAGED) {
+        #[expect(
+            clippy::exit,
+            reason = "how the test harness ends says only whether the test passed"
+        )]
+        let Ok(store) = EmbeddedStore::open(dir).await else {
+            std::process::exit(REFUSED);
+        };
+        let served = load(&store, "").await;
+        println!("{}", summary(&served));
+        return store.close().await;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let store = EmbeddedStore::open(&dir).await.unwrap();
+    for n in 0..20 {
+        put(&store, &format!("key{n:02}"), "the value").await;
+    }
+    store.compact(Rev(10)).await.unwrap();
+    let expected = summary(&load(&store, "").await);
+    store.close().await;
+    let (mut refused, mut ended, mut harmless) = (0, 0, 0);
+    for (path, at) in bits(&dir, 400) {
+        let damaged = temp.path().join("damaged");
+        copy(&dir, &damaged);
+        let target = damaged.join(path.strip_prefix(&dir).unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&target, &bytes).unwrap();
+        let opened = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([NAME, "--exact", "--nocapture"])
+            .env(DAMAGED, &damaged)
+            .stderr(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(opened.stdout).unwrap();
+        match opened.status.code() {
+            Some(0) => {
+                assert!(
+                    said.contains(&expected),
+                    "byte {at} of {}: {said}",
+                    path.display()
+                );
+                harmless += 1;
+            }
+            Some(REFUSED) => refused += 1,
+            // A panic of the engine.
+            _ => ended += 1,
+        }
+        fs::remove_dir_all(&damaged).unwrap();
+    }
+    println!("{refused} refused, {ended} ended by the engine, {harmless} changed nothing");
+    assert!(
+        refused > harmless && refused > ended,
+        "{refused}, {ended}, {harmless}"
+    );
+}
+
+/// Everything that is served, in one word.
+fn summary((rev, entries): &(Rev, Vec<Entry>)) -> String {
+    let text = format!("{entries:?}");
+    format!(
+        "served-{rev}-{}-{:08x}",
+        entries.len(),
+        crc32fast::hash(text.as_bytes())
+    )
+}
+
+/// About `count` bytes that were written, spread over all files.
+fn bits(dir: &Path, count: usize) -> Vec<(PathBuf, usize)> {
+    let mut all = Vec::new();
+    for path in files(dir) {
+        let bytes = fs::read(&path).unwrap();
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        all.extend((0..used).map(|at| (path.clone(), at)));
+    }
+    let step = all.len().div_ceil(count);
+    all.into_iter().step_by(step).collect()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else {
+            all.push(path);
+        }
+    }
+    all
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,16 +1,18 @@
 //! The suite on etcd, and what only a server brings: other writers, restarts, other prefixes.
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use control_plane_storage::{EtcdConfig, EtcdStore, Expect, Op, OpenError, Rev, Store};
 use tempfile::TempDir;
 
+use crate::etcd_version::Version;
 use crate::{DEADLINE, commit, load, next, next_change, put, text, within};
 
 /// A server of one member on loopback; killed when it is dropped.
 struct Etcd {
+    version: Version,
     dir: TempDir,
     client: u16,
     peer: u16,
@@ -18,11 +20,12 @@ struct Etcd {
 }
 
 impl Etcd {
-    async fn start() -> Self {
+    async fn start(version: Version) -> Self {
         let (client, peer) = (free_port(), free_port());
         let dir = tempfile::tempdir().unwrap();
-        let child = run(&dir, client, peer);
+        let child = run(version, &dir, client, peer);
         let etcd = Self {
+            version,
             dir,
             client,
             peer,
@@ -60,7 +63,7 @@ impl Etcd {
 
     fn restart(&mut self) {
         self.kill();
-        self.child = run(&self.dir, self.client, self.peer);
+        self.child = run(self.version, &self.dir, self.client, self.peer);
     }
 }
 
@@ -70,21 +73,14 @@ impl Drop for Etcd {
     }
 }
 
-/// `setpriv` takes the server down with this process, should it be killed.
-fn run(dir: &TempDir, client: u16, peer: u16) -> Child {
+fn run(version: Version, dir: &TempDir, client: u16, peer: u16) -> Child {
     let (client, peer) = (
         format!("http://127.0.0.1:{client}"),
         format!("http://127.0.0.1:{peer}"),
     );
-    Command::new("setpriv")
-        .args([
-            "--pdeathsig",
-            "KILL",
-            "etcd",
-            "--log-level",
-            "error",
-            "--data-dir",
-        ])
+    version
+        .command()
+        .args(["--log-level", "error", "--data-dir"])
         .arg(dir.path())
         .args([
             "--listen-client-urls",
@@ -113,16 +109,44 @@ pub(crate) fn free_port() -> u16 {
         .port()
 }
 
-async fn fresh() -> (Arc<dyn Store>, Etcd) {
-    let etcd = Etcd::start().await;
+async fn fresh(version: Version) -> (Arc<dyn Store>, Etcd) {
+    let etcd = Etcd::start(version).await;
     (Arc::new(etcd.store("/skep").await), etcd)
 }
 
-crate::suite!(fresh());
+crate::suite!(fresh(Version::System));
+
+/// The suite on etcd 3.5, and how streams are moved on there.
+mod newer {
+    use super::*;
+
+    crate::suite!(fresh(Version::Newer));
+
+    #[tokio::test]
+    async fn a_stream_is_moved_on_without_a_write_where_the_version_allows() {
+        for version in [Version::System, Version::Newer] {
+            let etcd = Etcd::start(version).await;
+            let (ours, other) = (etcd.store("/skep").await, etcd.store("/skep2").await);
+            let mut changes = ours.changes(Rev::FIRST);
+            for _ in 0..10 {
+                put(&other, "a", "1").await;
+            }
+            let barrier = ours.barrier().await.unwrap();
+            while next(&mut changes).await.unwrap().rev < barrier {}
+            // A write of our own to move the stream would have taken a revision.
+            let moved_by_write = ours.barrier().await.unwrap() > barrier;
+            assert_eq!(
+                moved_by_write,
+                !version.answers_progress_in_order(),
+                "{version:?}"
+            );
+        }
+    }
+}
 
 #[tokio::test]
 async fn two_stores_of_one_prefix_see_each_other() {
-    let etcd = Etcd::start().await;
+    let etcd = Etcd::start(Version::System).await;
     let (one, two) = (etcd.store("/skep").await, etcd.store("/skep").await);
     let mut changes = two.changes(Rev::FIRST);
     put(&one, "a", "1").await;
@@ -140,7 +164,7 @@ async fn two_stores_of_one_prefix_see_each_other() {
 
 #[tokio::test]
 async fn a_stream_reaches_a_barrier_that_others_keys_moved() {
-    let etcd = Etcd::start().await;
+    let etcd = Etcd::start(Version::System).await;
     let (ours, other) = (etcd.store("/skep").await, etcd.store("/skep2").await);
     let mut changes = ours.changes(Rev::FIRST);
     for _ in 0..10 {
@@ -161,7 +185,7 @@ async fn a_stream_reaches_a_barrier_that_others_keys_moved() {
 
 #[tokio::test]
 async fn a_stream_loses_and_repeats_nothing_over_restarts_of_the_server() {
-    let mut etcd = Etcd::start().await;
+    let mut etcd = Etcd::start(Version::System).await;
     let store = etcd.store("/skep").await;
     let mut changes = store.changes(Rev::FIRST);
     let mut expected = 2;
@@ -185,7 +209,7 @@ async fn a_stream_loses_and_repeats_nothing_over_restarts_of_the_server() {
 
 #[tokio::test]
 async fn a_server_that_is_down_is_told_from_a_conflict_and_comes_back() {
-    let mut etcd = Etcd::start().await;
+    let mut etcd = Etcd::start(Version::System).await;
     let store = etcd.store("/skep").await;
     put(&store, "a", "1").await;
     etcd.kill();
@@ -204,7 +228,7 @@ async fn a_server_that_is_down_is_told_from_a_conflict_and_comes_back() {
         "{error}"
     );
     within("an answer", store.barrier()).await.unwrap_err();
-    etcd.child = run(&etcd.dir, etcd.client, etcd.peer);
+    etcd.child = run(etcd.version, &etcd.dir, etcd.client, etcd.peer);
     drop(etcd.store("/skep").await);
     let back = async {
         while store.barrier().await.is_err() {

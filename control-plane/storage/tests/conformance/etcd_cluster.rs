@@ -1,14 +1,18 @@
-//! Three members of etcd: one lost, the leader hung, most of them hung, one cut off from the others.
+//! Three members of etcd, of one version or of two, with and without TLS: one lost, the leader hung, most
+//! of them hung.
 //!
 //! Processes on loopback; a member is hung with SIGSTOP, so that its connections stay open, which is
 //! worse for a client than a member that is gone.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use control_plane_storage::{CommitError, EtcdConfig, EtcdStore, Expect, Op, Rev, Store};
+use control_plane_storage::{CommitError, EtcdConfig, EtcdStore, EtcdTls, Expect, Op, Rev, Store};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
+use crate::etcd_version::Version;
 use crate::{DEADLINE, next_change, put, within};
 
 /// After the loss of a member that is not most of them, everything works again.
@@ -19,8 +23,64 @@ const REFUSED_WITHIN: Duration = Duration::from_millis(2500);
 const BACK_WITHIN: Duration = Duration::from_secs(8);
 
 struct Cluster {
-    _dir: TempDir,
+    dir: TempDir,
     members: Vec<Member>,
+    tls: Option<Pki>,
+}
+
+/// Who talks to whom: each other by certificates of one authority.
+struct Pki {
+    ca: String,
+    client: (String, String),
+}
+
+impl Pki {
+    /// The members' files go to `dir`.
+    fn make(dir: &Path) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let issue = |usages: &[ExtendedKeyUsagePurpose]| {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+            params.extended_key_usages = usages.to_vec();
+            let certificate = params.signed_by(&key, &issuer).unwrap();
+            (certificate.pem(), key.serialize_pem())
+        };
+        let client = [ExtendedKeyUsagePurpose::ClientAuth];
+        let both = [ExtendedKeyUsagePurpose::ServerAuth, client[0].clone()];
+        let member = issue(&both);
+        for (name, text) in [("ca", &ca), ("crt", &member.0), ("key", &member.1)] {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        Self {
+            ca,
+            client: issue(&client),
+        }
+    }
+
+    fn member_flags(dir: &Path) -> Vec<String> {
+        let flags = ["", "peer-"].map(|kind| {
+            [
+                format!("--{kind}cert-file={}", dir.join("crt").display()),
+                format!("--{kind}key-file={}", dir.join("key").display()),
+                format!("--{kind}trusted-ca-file={}", dir.join("ca").display()),
+                format!("--{kind}client-cert-auth=true"),
+            ]
+        });
+        flags.concat()
+    }
+
+    fn store(&self) -> EtcdTls {
+        let (certificate, key) = &self.client;
+        EtcdTls {
+            ca: self.ca.clone().into(),
+            identity: Some((certificate.clone().into(), key.clone().into())),
+            server_name: None,
+        }
+    }
 }
 
 struct Member {
@@ -38,8 +98,13 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    async fn start() -> (Self, EtcdStore) {
+    async fn start(versions: [Version; 3], tls: bool) -> (Self, EtcdStore) {
         let dir = tempfile::tempdir().unwrap();
+        let tls = tls.then(|| Pki::make(dir.path()));
+        let url = |port: u16| match tls {
+            Some(_) => format!("https://127.0.0.1:{port}"),
+            None => format!("http://127.0.0.1:{port}"),
+        };
         let urls: Vec<(String, String)> = (0..3)
             .map(|_| (url(crate::etcd::free_port()), url(crate::etcd::free_port())))
             .collect();
@@ -52,8 +117,11 @@ impl Cluster {
             .iter()
             .enumerate()
             .map(|(n, (client, peers))| {
-                let mut command = Command::new("setpriv");
-                command.args(["--pdeathsig", "KILL", "etcd", "--log-level", "error"]);
+                let mut command = versions[n].command();
+                command.args(["--log-level", "error"]);
+                if tls.is_some() {
+                    command.args(Pki::member_flags(dir.path()));
+                }
                 command.arg("--name").arg(format!("m{n}"));
                 command
                     .arg("--data-dir")
@@ -80,9 +148,10 @@ impl Cluster {
                 }
             })
             .collect();
-        let cluster = Self { _dir: dir, members };
+        let cluster = Self { dir, members, tls };
         let endpoints = cluster.members.iter().map(|member| member.client.clone());
-        let config = EtcdConfig::new(endpoints);
+        let mut config = EtcdConfig::new(endpoints);
+        config.tls = cluster.tls.as_ref().map(Pki::store);
         let connected = async {
             loop {
                 if let Ok(store) = EtcdStore::connect(config.clone()).await
@@ -104,6 +173,17 @@ impl Cluster {
             status
                 .env("ETCDCTL_API", "3")
                 .args(["--endpoints", &member.client]);
+            if let Some(tls) = &self.tls {
+                let (certificate, key) = &tls.client;
+                let file = |name: &str, text: &str| {
+                    let path = self.dir.path().join(name);
+                    std::fs::write(&path, text).unwrap();
+                    path
+                };
+                status.arg("--cacert").arg(self.dir.path().join("ca"));
+                status.arg("--cert").arg(file("client.crt", certificate));
+                status.arg("--key").arg(file("client.key", key));
+            }
             let output = status.args(["endpoint", "status", "-w", "fields"]).output();
             let text = String::from_utf8(output.unwrap().stdout).unwrap();
             let field = |name: &str| {
@@ -127,10 +207,6 @@ impl Cluster {
     }
 }
 
-fn url(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
-}
-
 fn op(n: u64) -> Vec<Op> {
     vec![Op::put(format!("k{n}"), n.to_string(), Expect::Any)]
 }
@@ -152,7 +228,21 @@ async fn until_written(store: &EtcdStore, n: u64) -> (Rev, Duration) {
 
 #[tokio::test]
 async fn a_member_lost_or_hung_costs_seconds_and_no_change() {
-    let (mut cluster, store) = Cluster::start().await;
+    lose_and_hang([Version::System; 3], false).await;
+}
+
+#[tokio::test]
+async fn a_member_of_a_newer_cluster_lost_or_hung_costs_seconds_and_no_change() {
+    lose_and_hang([Version::Newer; 3], true).await;
+}
+
+#[tokio::test]
+async fn a_member_of_a_cluster_of_two_versions_lost_or_hung_costs_seconds_and_no_change() {
+    lose_and_hang([Version::System, Version::Newer, Version::System], true).await;
+}
+
+async fn lose_and_hang(versions: [Version; 3], tls: bool) {
+    let (mut cluster, store) = Cluster::start(versions, tls).await;
     let mut changes = store.changes(Rev::FIRST);
     let before = put(&store, "a", "1").await;
     while next_change(&mut changes).await.rev < before {}
@@ -195,7 +285,16 @@ async fn a_member_lost_or_hung_costs_seconds_and_no_change() {
 
 #[tokio::test]
 async fn without_most_members_writes_are_refused_in_time_and_come_back() {
-    let (cluster, store) = Cluster::start().await;
+    hang_most([Version::System; 3], false).await;
+}
+
+#[tokio::test]
+async fn without_most_members_of_a_newer_cluster_writes_are_refused_in_time_and_come_back() {
+    hang_most([Version::Newer; 3], true).await;
+}
+
+async fn hang_most(versions: [Version; 3], tls: bool) {
+    let (cluster, store) = Cluster::start(versions, tls).await;
     let mut changes = store.changes(Rev::FIRST);
     let before = put(&store, "a", "1").await;
     let stay = cluster.leader();

@@ -14,10 +14,10 @@ mod cases;
 mod embedded;
 mod etcd;
 mod etcd_cluster;
+mod etcd_version;
 mod faulty;
 mod memory;
 mod model;
-mod power_loss;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,7 +6,7 @@
 
 mod scan;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as 
 
 use crate::embedded::dir::DataDir;
 use crate::embedded::index::Index;
+use crate::embedded::journal;
 use crate::embedded::log::scan::Scan;
 use crate::embedded::record::{Mark, Place, Record};
 use crate::error::{OpenError, StoreError};
@@ -67,21 +68,13 @@ impl std::fmt::Debug for LogView {
 
 impl Log {
     pub(crate) fn open(dir: &DataDir) -> Result<Self, OpenError> {
-        let open = || -> fjall::Result<(Database, Keyspace)> {
-            let db = Database::builder(dir.engine_path())
-                .cache_size(CACHE_BYTES)
-                .max_journaling_size(JOURNAL_BYTES)
-                .manual_journal_persist(true)
-                .worker_threads(ENGINE_THREADS)
-                .open()?;
-            let records = db.keyspace("log", || {
-                KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
-            })?;
-            // A new keyspace must be on disk before the first record that is acknowledged.
-            db.persist(PersistMode::SyncAll)?;
-            Ok((db, records))
-        };
-        let (db, records) = open().map_err(|error| open_error(dir, error))?;
+        let path = dir.engine_path();
+        dir.make_engine(|path| open_engine(path).map(drop))
+            .map_err(|error| open_error(dir, error))?;
+        journal::cut_torn_end(&path).map_err(|error| {
+            StoreError::with(format!("look at the journal in {}", path.display()), error)
+        })?;
+        let (db, records) = open_engine(&path).map_err(|error| open_error(dir, error))?;
         Ok(Self {
             db,
             records,
@@ -129,11 +122,11 @@ impl Log {
         batch.commit().map_err(|error| self.fault("compact", error))
     }
 
-    /// Removes at most one chunk of `stale` (ascending) and returns the rest. Not synced: a
-    /// removal that is lost is repeated at the next start.
+    /// Removes at most one chunk of `stale` (ascending) and returns the rest. A removal that is lost is
+    /// repeated at the next start; it is synced because never more than one batch may be unsynced.
     pub(crate) fn remove_chunk<'a>(&self, stale: &'a [Place]) -> Result<&'a [Place], StoreError> {
         let (chunk, rest) = stale.split_at(stale.len().min(REMOVE_CHUNK));
-        let mut batch = self.db.batch();
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncData));
         for place in chunk {
             batch.remove(&self.records, place.encode());
         }
@@ -275,6 +268,21 @@ fn change(record: &Record) -> Change {
         },
         None => Change::Delete { key },
     }
+}
+
+fn open_engine(path: &Path) -> fjall::Result<(Database, Keyspace)> {
+    let db = Database::builder(path)
+        .cache_size(CACHE_BYTES)
+        .max_journaling_size(JOURNAL_BYTES)
+        .manual_journal_persist(true)
+        .worker_threads(ENGINE_THREADS)
+        .open()?;
+    let records = db.keyspace("log", || {
+        KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+    })?;
+    // A new keyspace must be on disk before the first record that is acknowledged.
+    db.persist(PersistMode::SyncAll)?;
+    Ok((db, records))
 }
 
 fn open_error(dir: &DataDir, error: fjall::Error) -> OpenError {
