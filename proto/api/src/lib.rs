@@ -10,3 +10,4 @@ pub mod schema;
 pub mod selector;
 pub mod transcode;
 pub mod types;
+pub mod yaml;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Call;
 use super::objects::gvk;
 use crate::http::{
-    Accept, Codec, Format, Offer, Response, json_bytes, json_response, protobuf_bytes,
+    Accept, Codec, Format, Layout, Offer, Response, json_bytes, protobuf_bytes, tree_response,
 };
 use crate::object::Obj;
 use crate::registry::Kind;
@@ -24,11 +24,28 @@ impl Call {
     /// # Errors
     /// 406 when the client accepts nothing that `kind` is written in.
     pub(super) fn accept_for(&self, kind: &Kind) -> Result<Accept, StatusError> {
-        let offer = match message_type(self.api.server.schema, gvk(kind)) {
-            Some(_) => Offer::Both,
-            None => Offer::JsonOnly,
-        };
-        Accept::of(&self.headers, offer)
+        let accept = Accept::of(&self.headers, self.offer(gvk(kind)))?;
+        Ok(self.for_reader(accept))
+    }
+
+    /// The form of a stream about objects of `kind`.
+    ///
+    /// # Errors
+    /// 406 when the client accepts no stream that `kind` is written in.
+    pub(super) fn accept_stream(&self, kind: &Kind) -> Result<Accept, StatusError> {
+        Accept::of_stream(&self.headers, self.offer(gvk(kind)))
+    }
+
+    fn offer(&self, gvk: Gvk<'_>) -> Offer {
+        match message_type(self.api.server.schema, gvk) {
+            Some(_) => Offer::All,
+            None => Offer::Text,
+        }
+    }
+
+    fn for_reader(&self, accept: Accept) -> Accept {
+        let codec = accept.codec.for_reader(&self.headers, &self.query);
+        Accept { codec, ..accept }
     }
 
     /// One object in the form that the client asked for.
@@ -40,7 +57,9 @@ impl Call {
     ) -> Result<Response, StatusError> {
         let accept = self.accept_for(kind)?;
         match (accept.format, accept.codec, &kind.view) {
-            (Format::Plain, Codec::Json, None) => Ok(json_bytes(code, obj.json.clone())),
+            (Format::Plain, Codec::Text(Layout::Json), None) => {
+                Ok(json_bytes(code, obj.json.clone()))
+            }
             (Format::Plain, Codec::Protobuf, None) => {
                 let body = object_body(self.api.server.schema, kind, obj)?;
                 Ok(protobuf_bytes(code, body))
@@ -88,11 +107,7 @@ impl Call {
     pub(super) fn tree_answer(&self, code: u16, value: &Value) -> Result<Response, StatusError> {
         let text = |name: &str| value[name].as_str().unwrap_or_default();
         let gvk = Gvk::parse(text("apiVersion"), text("kind"));
-        let offer = match message_type(self.api.server.schema, gvk) {
-            Some(_) => Offer::Both,
-            None => Offer::JsonOnly,
-        };
-        let accept = Accept::of(&self.headers, offer)?;
+        let accept = self.for_reader(Accept::of(&self.headers, self.offer(gvk))?);
         coded(self.api.server.schema, code, value, accept.codec)
     }
 
@@ -199,7 +214,7 @@ fn unencodable(fault: &TranscodeError) -> StatusError {
 
 fn coded(schema: &Schema, code: u16, value: &Value, codec: Codec) -> Result<Response, StatusError> {
     match codec {
-        Codec::Json => Ok(json_response(code, value)),
+        Codec::Text(layout) => Ok(tree_response(code, value, layout)),
         Codec::Protobuf => Ok(protobuf_bytes(code, value_body(schema, value)?)),
     }
 }

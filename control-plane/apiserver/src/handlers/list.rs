@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto_api::schema::Schema;
-use proto_api::transcode;
+use proto_api::{transcode, yaml};
 use serde_json::{Value, json};
 
 use super::Call;
@@ -12,7 +12,10 @@ use super::answer::{list_meta_message, metadata_message, object_message};
 use super::objects::{collection_namespace, gvk};
 use super::selectors::list_request;
 use crate::cache::Listing;
-use crate::http::{Accept, Codec, Format, PROTOBUF_CONTENT_TYPE, ResourcePath, Response, chunked};
+use crate::http::{
+    Accept, Codec, Format, Layout, PROTOBUF_CONTENT_TYPE, ResourcePath, Response,
+    YAML_CONTENT_TYPE, chunked, tree_response,
+};
 use crate::object::Obj;
 use crate::registry::Kind;
 use crate::server::Server;
@@ -34,11 +37,14 @@ impl Call {
         let request = list_request(kind, &path.namespace, &self.query)?;
         let page = self.api.server.listing(kind, &request).await?;
         let meta = list_meta(&page);
-        if accept.codec == Codec::Protobuf {
-            return messages(self.api.server.schema, kind, accept, &meta, page).await;
-        }
+        let layout = match accept.codec {
+            Codec::Text(layout) => layout,
+            Codec::Protobuf => {
+                return messages(self.api.server.schema, kind, accept, &meta, page).await;
+            }
+        };
         match accept.format {
-            Format::Plain => Ok(plain(kind, &meta, page)),
+            Format::Plain => Ok(plain(kind, &meta, layout, page)),
             Format::Table(version) => {
                 let kind = Arc::clone(kind);
                 let include = self.include_object()?;
@@ -53,7 +59,7 @@ impl Call {
                     version,
                     now,
                 );
-                Ok(listed(&head, "rows", page, move |obj| {
+                Ok(listed(&head, "rows", layout, page, move |obj| {
                     let object = Server::shown(&kind, obj);
                     let row = tables::render_row(&*kind.table, &object, include, version, now);
                     Bytes::from(row.to_string())
@@ -62,7 +68,7 @@ impl Call {
             Format::Metadata(version) => {
                 let head = metadata_list_head(version, &meta);
                 let kind = Arc::clone(kind);
-                Ok(listed(&head, "items", page, move |obj| {
+                Ok(listed(&head, "items", layout, page, move |obj| {
                     let item = tables::partial_metadata(&Server::shown(&kind, obj), version);
                     Bytes::from(item.to_string())
                 }))
@@ -90,37 +96,103 @@ fn list_meta(page: &Listing) -> Value {
 }
 
 /// The objects' own bytes, one after the other.
-fn plain(kind: &Arc<Kind>, meta: &Value, page: Listing) -> Response {
+fn plain(kind: &Arc<Kind>, meta: &Value, layout: Layout, page: Listing) -> Response {
     let head = json!({
         "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": meta,
     });
     let kind = Arc::clone(kind);
-    listed(&head, "items", page, move |obj| match &kind.view {
+    listed(&head, "items", layout, page, move |obj| match &kind.view {
         None => obj.json.clone(),
         Some(_) => Bytes::from(Server::shown(&kind, obj).to_string()),
     })
 }
 
-/// A list that is never in memory as a whole: `head` with the array `field` after its own fields,
-/// each item made when its turn comes.
+/// A list that is never in memory as a whole: `head` with the array `field`, each item made when
+/// its turn comes.
 fn listed(
     head: &Value,
-    field: &str,
+    field: &'static str,
+    layout: Layout,
     page: Listing,
     item: impl Fn(&Arc<Obj>) -> Bytes + Send + 'static,
 ) -> Response {
-    let mut start = head.clone();
-    tree::as_object(&mut start).shift_remove(field);
-    let mut start = start.to_string();
+    let mut head = head.clone();
+    tree::as_object(&mut head).shift_remove(field);
+    let frame = match layout {
+        Layout::JsonPretty | Layout::Yaml if page.objects.clone().next().is_none() => {
+            tree::as_object(&mut head).insert(field.to_owned(), Value::Array(Vec::new()));
+            return tree_response(200, &head, layout);
+        }
+        Layout::Json => json_frame(&head, field),
+        Layout::JsonPretty => pretty_frame(&head, field),
+        Layout::Yaml => yaml_frame(&head, field),
+    };
+    let separator = frame.separator;
+    let items = page.objects.enumerate().flat_map(move |(i, obj)| {
+        let before = if i > 0 { separator } else { "" };
+        let item = laid_out(item(&obj), layout);
+        [Bytes::from_static(before.as_bytes()), item]
+    });
+    let content_type = match layout {
+        Layout::Json | Layout::JsonPretty => "application/json",
+        Layout::Yaml => YAML_CONTENT_TYPE,
+    };
+    let start = std::iter::once(Bytes::from(frame.start));
+    let end = std::iter::once(Bytes::from(frame.end));
+    chunked(content_type, start.chain(items).chain(end))
+}
+
+/// What stands around the items of a list.
+struct Frame {
+    start: String,
+    separator: &'static str,
+    end: String,
+}
+
+fn json_frame(head: &Value, field: &str) -> Frame {
+    let mut start = head.to_string();
     start.pop();
     start.push_str(&format!(",\"{field}\":["));
-    let items = page.objects.enumerate().flat_map(move |(i, obj)| {
-        let comma = (i > 0).then(|| Bytes::from_static(b","));
-        comma.into_iter().chain(std::iter::once(item(&obj)))
-    });
-    let tail = std::iter::once(Bytes::from_static(b"]}\n"));
-    let parts = std::iter::once(Bytes::from(start)).chain(items).chain(tail);
-    chunked("application/json", parts)
+    Frame {
+        start,
+        separator: ",",
+        end: "]}\n".to_owned(),
+    }
+}
+
+fn pretty_frame(head: &Value, field: &str) -> Frame {
+    let head = format!("{head:#}");
+    let head = head.trim_end_matches("\n}");
+    Frame {
+        start: format!("{head},\n  \"{field}\": [\n    "),
+        separator: ",\n    ",
+        end: "\n  ]\n}".to_owned(),
+    }
+}
+
+/// Keys of YAML answers are sorted.
+fn yaml_frame(head: &Value, field: &str) -> Frame {
+    let part = |wanted: fn(&str, &str) -> bool| {
+        let fields = head.as_object().into_iter().flatten();
+        let part = fields.filter(|(name, _)| wanted(name, field));
+        let part = part.map(|(name, value)| (name.clone(), value.clone()));
+        yaml::to_string(&Value::Object(part.collect()))
+    };
+    Frame {
+        start: format!("{}{field}:\n", part(|name, field| name < field)),
+        separator: "",
+        end: part(|name, field| name > field),
+    }
+}
+
+/// An item of a list; it is JSON of one line.
+fn laid_out(item: Bytes, layout: Layout) -> Bytes {
+    let tree = || serde_json::from_slice::<Value>(&item).unwrap_or_default();
+    match layout {
+        Layout::Json => item,
+        Layout::JsonPretty => Bytes::from(format!("{:#}", tree()).replace('\n', "\n    ")),
+        Layout::Yaml => Bytes::from(yaml::list_item(&tree())),
+    }
 }
 
 /// A list as protobuf. Its length comes before its items, so every item is looked at twice: once

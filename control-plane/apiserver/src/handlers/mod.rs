@@ -95,7 +95,7 @@ impl Api {
         let path = request.uri().path().to_owned();
         let query = Query::parse(request.uri().query());
         let info = RequestInfo::parse(&method, &path, &query);
-        let codec = Accept::of_status(request.headers());
+        let codec = Accept::of_status(request.headers()).for_reader(request.headers(), &query);
         let (verb, plural) = (info.verb, info.resource.as_ref().map(|r| r.plural.clone()));
         let trail = self.trail(&peer, &info, &request);
         let notes = Arc::new(Notes::default());

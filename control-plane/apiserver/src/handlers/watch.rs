@@ -37,7 +37,7 @@ impl Call {
         path: &ResourcePath,
     ) -> Result<Response, StatusError> {
         collection_namespace(kind, &path.namespace)?;
-        let accept = self.accept_for(kind)?;
+        let accept = self.accept_stream(kind)?;
         let selection = filter(kind, &path.namespace, &path.name, &self.query)?;
         let start = watch_start(&self.query)?;
         let include = self.include_object()?;
@@ -55,7 +55,7 @@ impl Call {
             server: Arc::clone(&self.api.server),
         };
         let content_type = match accept.codec {
-            Codec::Json => "application/json",
+            Codec::Text(_) => "application/json",
             Codec::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         };
         let watcher = match self.api.server.watch(kind, selection, start).await {
@@ -190,14 +190,14 @@ impl Encoder {
 
     fn frame(&self, event: &str, object: &[u8]) -> Bytes {
         match self.accept.codec {
-            Codec::Json => json_frame(event, object),
+            Codec::Text(_) => json_frame(event, object),
             Codec::Protobuf => Bytes::from(transcode::watch_frame(event, object)),
         }
     }
 
     fn object(&mut self, obj: &Arc<Obj>) -> Result<Bytes, StatusError> {
         match (self.accept.format, self.accept.codec, &self.kind.view) {
-            (Format::Plain, Codec::Json, None) => Ok(obj.json.clone()),
+            (Format::Plain, Codec::Text(_), None) => Ok(obj.json.clone()),
             (Format::Plain, Codec::Protobuf, None) => {
                 object_body(self.server.schema, &self.kind, obj)
             }
@@ -242,7 +242,7 @@ impl Encoder {
 
     fn coded(&self, value: &Value) -> Result<Bytes, StatusError> {
         match self.accept.codec {
-            Codec::Json => Ok(Bytes::from(value.to_string())),
+            Codec::Text(_) => Ok(Bytes::from(value.to_string())),
             Codec::Protobuf => value_body(self.server.schema, value),
         }
     }

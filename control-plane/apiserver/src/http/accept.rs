@@ -1,8 +1,9 @@
 //! The Accept header: which of the forms that we write the client wants most.
 
 use hyper::HeaderMap;
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, USER_AGENT};
 
+use super::Query;
 use crate::status::StatusError;
 
 /// The form of an answer.
@@ -19,19 +20,75 @@ pub(crate) enum Format {
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Codec {
-    /// JSON.
-    Json,
+    /// Text.
+    Text(Layout),
     /// Kubernetes protobuf.
     Protobuf,
 }
 
+/// How text is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// JSON.
+    Json,
+    /// JSON for people: indented.
+    JsonPretty,
+    /// YAML.
+    Yaml,
+}
+
+impl Codec {
+    /// JSON is indented for `?pretty=true`, and for programs that show it to people unless they say
+    /// `?pretty=false`.
+    pub(crate) fn for_reader(self, headers: &HeaderMap, query: &Query) -> Self {
+        let shows = || {
+            let agent = headers
+                .get(USER_AGENT)
+                .and_then(|value| value.to_str().ok());
+            let agent = agent.unwrap_or_default();
+            SHOWING_AGENTS.iter().any(|known| agent.starts_with(known))
+        };
+        let wanted = || match query.get("pretty") {
+            Some(text) => matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+            None => shows(),
+        };
+        match self {
+            Self::Text(Layout::Json) if wanted() => Self::Text(Layout::JsonPretty),
+            codec => codec,
+        }
+    }
+}
+
+/// Beginnings of the user agents of browsers and of command line tools.
+const SHOWING_AGENTS: [&str; 3] = ["curl", "Wget", "Mozilla/5.0"];
+
 /// What can be written of the thing asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offer {
-    /// JSON and protobuf.
-    Both,
-    /// JSON only: the kind has no message. Its metadata has.
-    JsonOnly,
+    /// JSON, YAML and protobuf.
+    All,
+    /// JSON and YAML: the kind has no message. Its metadata has.
+    Text,
+}
+
+impl Offer {
+    /// The media types of answers, as refusals name them.
+    const fn media_types(self) -> &'static str {
+        match self {
+            Self::All => "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            Self::Text => "application/json, application/yaml",
+        }
+    }
+
+    /// The media types of watches: YAML is no stream.
+    const fn stream_media_types(self) -> &'static str {
+        match self {
+            Self::All => {
+                "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+            }
+            Self::Text => "application/json;stream=watch",
+        }
+    }
 }
 
 /// The client's choice.
@@ -45,14 +102,13 @@ impl Accept {
     /// Plain JSON: what a client gets that does not say.
     pub(crate) const PLAIN: Self = Self {
         format: Format::Plain,
-        codec: Codec::Json,
+        codec: Codec::Text(Layout::Json),
     };
 }
 
 const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-const OFFERED: &str = "application/json, application/vnd.kubernetes.protobuf";
-const OFFERED_JSON: &str = "application/json";
 
 struct Clause<'a> {
     media: &'a str,
@@ -93,20 +149,34 @@ impl<'a> Clause<'a> {
     }
 
     fn accept(&self, offer: Offer) -> Option<Accept> {
-        let codec = match self.media {
-            _ if self.is_json() => Codec::Json,
-            PROTOBUF => Codec::Protobuf,
-            _ => return None,
-        };
+        let codec = self.codec()?;
+        if self
+            .param("stream")
+            .is_some_and(|stream| !matches!(stream, "" | "watch"))
+        {
+            return None;
+        }
         let format = self.format()?;
         match (codec, format, offer) {
-            (Codec::Json, _, _)
-            | (Codec::Protobuf, Format::Plain, Offer::Both)
+            (Codec::Text(_), _, _)
+            | (Codec::Protobuf, Format::Plain, Offer::All)
             | (Codec::Protobuf, Format::Metadata(_), _) => Some(Accept { format, codec }),
             // Cells are any JSON, which has no message (as upstream).
             (Codec::Protobuf, Format::Table(_), _)
-            | (Codec::Protobuf, Format::Plain, Offer::JsonOnly) => None,
+            | (Codec::Protobuf, Format::Plain, Offer::Text) => None,
         }
+    }
+
+    fn codec(&self) -> Option<Codec> {
+        Some(match self.media {
+            _ if self.is_json() && self.param("pretty") == Some("1") => {
+                Codec::Text(Layout::JsonPretty)
+            }
+            _ if self.is_json() => Codec::Text(Layout::Json),
+            YAML => Codec::Text(Layout::Yaml),
+            PROTOBUF => Codec::Protobuf,
+            _ => return None,
+        })
     }
 
     fn format(&self) -> Option<Format> {
@@ -164,25 +234,25 @@ impl Accept {
             .iter()
             .filter(|clause| clause.weight() > 0)
             .find_map(|clause| clause.accept(offer))
-            .ok_or_else(|| {
-                StatusError::not_acceptable(match offer {
-                    Offer::Both => OFFERED,
-                    Offer::JsonOnly => OFFERED_JSON,
-                })
-            })
+            .ok_or_else(|| StatusError::not_acceptable(offer.media_types()))
+    }
+
+    /// As [`Self::of`] for a stream.
+    ///
+    /// # Errors
+    /// 406 when there is none; YAML is no stream.
+    pub(crate) fn of_stream(headers: &HeaderMap, offer: Offer) -> Result<Self, StatusError> {
+        match Self::of(headers, offer) {
+            Ok(accept) if accept.codec != Codec::Text(Layout::Yaml) => Ok(accept),
+            _ => Err(StatusError::not_acceptable(offer.stream_media_types())),
+        }
     }
 
     /// How a Status is written, whatever the answer would have been: an error is told also to a
     /// client that accepts nothing of ours.
     pub(crate) fn of_status(headers: &HeaderMap) -> Codec {
-        let wanted = clauses(headers)
-            .iter()
-            .find_map(|clause| match clause.media {
-                _ if clause.is_json() => Some(Codec::Json),
-                PROTOBUF => Some(Codec::Protobuf),
-                _ => None,
-            });
-        wanted.unwrap_or(Codec::Json)
+        let wanted = clauses(headers).iter().find_map(Clause::codec);
+        wanted.unwrap_or(Codec::Text(Layout::Json))
     }
 
     /// The version of `as=<kind>;g=apidiscovery.k8s.io` that the client wants first, if it wants
@@ -221,11 +291,12 @@ mod tests {
 
     #[test]
     fn the_best_form_that_we_write_is_chosen() {
-        use Codec::{Json, Protobuf};
+        use Codec::Protobuf;
+        const JSON: Codec = Codec::Text(Layout::Json);
         let pb = "application/vnd.kubernetes.protobuf";
         let both = [
-            ("", Ok((Json, Format::Plain))),
-            ("*/*", Ok((Json, Format::Plain))),
+            ("", Ok((JSON, Format::Plain))),
+            ("*/*", Ok((JSON, Format::Plain))),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
                 Ok((Protobuf, Format::Plain)),
@@ -236,29 +307,42 @@ mod tests {
             ),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
-                Ok((Json, Format::Table("v1"))),
+                Ok((JSON, Format::Table("v1"))),
             ),
             (
                 "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
-                Ok((Json, Format::Plain)),
+                Ok((JSON, Format::Plain)),
             ),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                Ok((Json, Format::Metadata("v1"))),
+                Ok((JSON, Format::Metadata("v1"))),
             ),
             (
                 "application/json;as=Table;v=v9;g=meta.k8s.io, application/json",
-                Ok((Json, Format::Plain)),
+                Ok((JSON, Format::Plain)),
             ),
             (
                 "application/json;q=0.5, application/vnd.kubernetes.protobuf;q=0.9",
                 Ok((Protobuf, Format::Plain)),
             ),
+            (
+                "application/yaml",
+                Ok((Codec::Text(Layout::Yaml), Format::Plain)),
+            ),
+            (
+                "application/json;pretty=1",
+                Ok((Codec::Text(Layout::JsonPretty), Format::Plain)),
+            ),
+            (
+                "application/yaml;as=Table;v=v1;g=meta.k8s.io",
+                Ok((Codec::Text(Layout::Yaml), Format::Table("v1"))),
+            ),
+            ("application/json;stream=other", Err(406)),
             ("application/json;q=0", Err(406)),
             ("text/html", Err(406)),
         ];
         for (accept, expected) in both {
-            assert_eq!(of(accept, Offer::Both), expected, "{accept}");
+            assert_eq!(of(accept, Offer::All), expected, "{accept}");
         }
         let metadata = format!("{pb};as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
         let json_only = [
@@ -266,12 +350,41 @@ mod tests {
             (metadata.as_str(), Ok((Protobuf, Format::Metadata("v1")))),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
-                Ok((Json, Format::Plain)),
+                Ok((JSON, Format::Plain)),
             ),
         ];
         for (accept, expected) in json_only {
-            assert_eq!(of(accept, Offer::JsonOnly), expected, "{accept}");
+            assert_eq!(of(accept, Offer::Text), expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn json_is_indented_for_people() {
+        let of = |agent: &str, query: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(USER_AGENT, agent.parse().unwrap());
+            Codec::Text(Layout::Json).for_reader(&headers, &Query::parse(Some(query)))
+        };
+        assert_eq!(of("curl/8.0", ""), Codec::Text(Layout::JsonPretty));
+        assert_eq!(of("curl/8.0", "pretty=false"), Codec::Text(Layout::Json));
+        assert_eq!(of("kubectl/v1.37", ""), Codec::Text(Layout::Json));
+        assert_eq!(
+            of("kubectl/v1.37", "pretty=true"),
+            Codec::Text(Layout::JsonPretty)
+        );
+        assert_eq!(of("kubectl/v1.37", "pretty=yes"), Codec::Text(Layout::Json));
+    }
+
+    #[test]
+    fn yaml_is_no_stream() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, YAML.parse().unwrap());
+        let refused = Accept::of_stream(&headers, Offer::All).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "only the following media types are accepted: application/json;stream=watch, \
+             application/vnd.kubernetes.protobuf;stream=watch"
+        );
     }
 
     #[test]

@@ -11,10 +11,10 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::StatusCode;
 use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use proto_api::{schema, transcode};
+use proto_api::{schema, transcode, yaml};
 use serde_json::Value;
 
-use super::Codec;
+use super::{Codec, Layout};
 use crate::status::StatusError;
 
 /// Body of an answer.
@@ -24,6 +24,9 @@ pub(crate) type Response = hyper::Response<Body>;
 
 /// Content type of a Kubernetes protobuf body.
 pub(crate) const PROTOBUF_CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
+
+/// Content type of a YAML body.
+pub(crate) const YAML_CONTENT_TYPE: &str = "application/yaml";
 
 /// Bytes that one frame of a long answer holds, about.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -53,16 +56,27 @@ pub(crate) fn json_response(code: u16, value: &Value) -> Response {
     json_bytes(code, Bytes::from(value.to_string()))
 }
 
+/// An answer of a tree in one of the forms that are text.
+pub(crate) fn tree_response(code: u16, value: &Value, layout: Layout) -> Response {
+    match layout {
+        Layout::Json => json_response(code, value),
+        Layout::JsonPretty => json_bytes(code, Bytes::from(format!("{value:#}"))),
+        Layout::Yaml => {
+            let text = Bytes::from(yaml::to_string(value));
+            response(code, YAML_CONTENT_TYPE, Full::new(text).boxed_unsync())
+        }
+    }
+}
+
 /// A refusal.
 pub(crate) fn status_response(error: &StatusError, codec: Codec) -> Response {
     let status = error.to_value();
-    let body = match codec {
-        Codec::Json => None,
-        Codec::Protobuf => transcode::to_protobuf(schema::builtin(), &status).ok(),
-    };
-    let mut answer = match body {
-        Some(body) => protobuf_bytes(error.code, Bytes::from(body)),
-        None => json_response(error.code, &status),
+    let mut answer = match codec {
+        Codec::Text(layout) => tree_response(error.code, &status, layout),
+        Codec::Protobuf => match transcode::to_protobuf(schema::builtin(), &status) {
+            Ok(body) => protobuf_bytes(error.code, Bytes::from(body)),
+            Err(_) => json_response(error.code, &status),
+        },
     };
     let seconds = error
         .details

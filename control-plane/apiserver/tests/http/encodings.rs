@@ -157,3 +157,46 @@ async fn metadata_alone_and_writes_are_answered_in_protobuf() {
     assert_eq!(decoded(gone.bytes())["details"]["kind"], "configmaps");
     cluster.handle.shutdown().await;
 }
+
+#[tokio::test]
+async fn objects_lists_tables_and_refusals_are_the_same_in_yaml_and_indented() {
+    let cluster = Cluster::start().await;
+    cluster.running_pod("p").await;
+    for name in ["a", "b"] {
+        let map = json!({"metadata": {"name": name}, "data": {"k": "a\nb\n", "yes": "no"}});
+        assert_eq!(cluster.admin.post(MAPS, &map).await.status, 201);
+    }
+    let table = ";as=Table;v=v1;g=meta.k8s.io";
+    for (path, form) in [
+        (format!("{PODS}/p"), ""),
+        (PODS.to_owned(), ""),
+        (MAPS.to_owned(), ""),
+        (MAPS.to_owned(), table),
+        ("/api/v1/secrets?labelSelector=none".to_owned(), ""),
+        ("/apis".to_owned(), ""),
+        (format!("{PODS}/missing"), ""),
+    ] {
+        let ask = async |accept: String, more: &str| {
+            let headers = [("accept", accept.as_str())];
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let path = format!("{path}{separator}{more}");
+            cluster.admin.send("GET", &path, &headers, String::new()).await
+        };
+        let plain = ask(format!("application/json{form}"), "").await;
+        let yaml = ask(format!("application/yaml{form}"), "").await;
+        assert_eq!(yaml.header("content-type"), "application/yaml", "{path}");
+        assert_eq!(yaml.status, plain.status, "{path}");
+        let (read, findings) =
+            proto_api::decode::parse(yaml.bytes(), proto_api::decode::Encoding::Yaml).unwrap();
+        assert_eq!(read, plain.json(), "{path}");
+        assert!(findings.is_empty());
+        let pretty = ask(format!("application/json{form}"), "pretty=true").await;
+        assert_eq!(pretty.json(), plain.json(), "{path}");
+        assert!(pretty.text().starts_with("{\n  \""), "{path}");
+    }
+    let headers = [("accept", "application/yaml")];
+    let path = format!("{MAPS}?watch=true");
+    let refused = cluster.admin.send("GET", &path, &headers, String::new()).await;
+    assert_eq!(refused.status, 406);
+    cluster.handle.shutdown().await;
+}
