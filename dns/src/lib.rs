@@ -6,6 +6,8 @@
 
 mod cluster;
 mod config;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handler;
 mod metrics;
 mod names;

@@ -14,6 +14,8 @@ pub mod cache;
 mod custom;
 mod field;
 mod flow;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handlers;
 mod http;
 mod members;

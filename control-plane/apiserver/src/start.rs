@@ -35,6 +35,8 @@ use crate::status::StatusError;
 
 /// The Kubernetes version whose API this is.
 const API_MINOR: &str = "37";
+/// The oldest minor version that the API can be taken back to.
+const API_MINOR_BEFORE: &str = "36";
 /// Connections that wait to be accepted; the kernel's own bound may be lower.
 const BACKLOG: u32 = 1024;
 
@@ -429,6 +431,8 @@ fn version() -> Value {
     };
     json!({
         "major": "1", "minor": API_MINOR,
+        "emulationMajor": "1", "emulationMinor": API_MINOR,
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": API_MINOR_BEFORE,
         "gitVersion": format!("v1.{API_MINOR}.0+skep-{}", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc", "platform": format!("linux/{architecture}"),

@@ -68,7 +68,7 @@ pub fn metadata_of(object: &mut Map<String, Value>) -> Result<Vec<Finding>, Deco
     let below = |finding: Finding| match finding {
         Finding::UnknownField(path) => Finding::UnknownField(child("metadata", &path)),
         Finding::DuplicateField(path) => Finding::DuplicateField(child("metadata", &path)),
-        key @ Finding::DuplicateKey { .. } => key,
+        other @ (Finding::DuplicateKey { .. } | Finding::InPatch(_)) => other,
     };
     Ok(findings.into_iter().map(below).collect())
 }

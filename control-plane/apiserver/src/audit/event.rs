@@ -43,19 +43,14 @@ struct Known {
 }
 
 impl Trail {
-    pub(crate) fn new(log: AuditLog, asked: Asked, now: Timestamp) -> Self {
+    pub(crate) fn new(log: AuditLog, id: String, asked: Asked, now: Timestamp) -> Self {
         Self {
             log,
-            id: crate::server::new_uid(),
+            id,
             asked,
             received: now,
             known: Mutex::default(),
         }
-    }
-
-    /// The `Audit-ID` of the answer.
-    pub(crate) fn id(&self) -> &str {
-        &self.id
     }
 
     /// The user is known: who it is, and whom it acts as.

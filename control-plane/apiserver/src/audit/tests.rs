@@ -123,6 +123,7 @@ fn an_event_says_who_what_and_what_became_of_it() {
     let bob = User::known("bob", ["dev".to_owned()]);
     let trail = Trail::new(
         log.clone(),
+        "id".to_owned(),
         asked("create", "apps", "deployments", "", "d"),
         now,
     );
@@ -148,7 +149,12 @@ fn an_event_says_who_what_and_what_became_of_it() {
     );
     assert_eq!(seen["stageTimestamp"], "1970-01-01T00:00:00.000000Z");
     assert!(seen.get("responseObject").is_none());
-    let trail = Trail::new(log, asked("create", "apps", "deployments", "", "d"), now);
+    let trail = Trail::new(
+        log,
+        "id".to_owned(),
+        asked("create", "apps", "deployments", "", "d"),
+        now,
+    );
     trail.user(&bob, None);
     assert!(trail.wants_response());
     trail.complete(201, &body, now);

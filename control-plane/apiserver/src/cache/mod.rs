@@ -28,6 +28,8 @@ pub use self::list::{ListPage, ListRequest, Listing, Match, Selected};
 pub use self::pump::{PumpError, load, pump};
 pub(crate) use self::resource::ObjMap;
 pub use self::resource::{Event, EventKind, ResourceCache};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::token::read_continue_token;
 pub use self::watcher::{WatchError, WatchItem, WatchStart, Watcher};
 use crate::alloc::AllocationIndex;
 use crate::custom::{Installed, Stray};

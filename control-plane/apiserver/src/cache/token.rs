@@ -54,6 +54,14 @@ impl Token {
     }
 }
 
+/// Reads a token; what is read is written and read again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_continue_token(text: &str) {
+    if let Ok(token) = Token::decode(text) {
+        assert_eq!(Token::decode(&token.encode()).ok(), Some(token));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,8 +13,8 @@ use crate::http::{
     Accept, Codec, Format, Layout, Offer, Response, json_bytes, protobuf_bytes, tree_response,
 };
 use crate::object::Obj;
-use crate::registry::Kind;
-use crate::server::Server;
+use crate::registry::{Kind, Subresource};
+use crate::server::{Server, Target, scale_of};
 use crate::status::{Details, StatusError};
 use crate::tables::{self, Header};
 
@@ -66,6 +66,19 @@ impl Call {
             }
             _ => self.value_answer(code, kind, &Server::shown(kind, obj)),
         }
+    }
+
+    /// The object that a write of `target` left, in the form of the path that was written to.
+    pub(super) fn written_answer(
+        &self,
+        code: u16,
+        target: &Target,
+        obj: &Arc<Obj>,
+    ) -> Result<Response, StatusError> {
+        if target.subresource == Some(Subresource::Scale) {
+            return self.tree_answer(code, &scale_of(&target.kind, &obj.value()));
+        }
+        self.object_answer(code, &target.kind, obj)
     }
 
     /// One object that is a tree already.

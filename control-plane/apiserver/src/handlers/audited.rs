@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Full};
+use hyper::HeaderMap;
 use hyper::body::Body as _;
 use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
 use serde_json::Value;
@@ -10,7 +11,7 @@ use serde_json::Value;
 use super::{Api, Call};
 use crate::audit::{Asked, Trail};
 use crate::http::{Peer, Request, RequestInfo, Response};
-use crate::server::Notes;
+use crate::server::{Notes, new_uid};
 use crate::status::StatusError;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -22,6 +23,7 @@ impl Api {
         peer: &Peer,
         info: &RequestInfo,
         request: &Request,
+        id: &HeaderValue,
     ) -> Option<Arc<Trail>> {
         let log = self.audit.clone()?;
         let agent = request.headers().get(USER_AGENT);
@@ -40,7 +42,8 @@ impl Api {
                 .unwrap_or_default()
                 .to_owned(),
         };
-        Some(Arc::new(Trail::new(log, asked, (self.server.clock)())))
+        let id = id.to_str().unwrap_or_default().to_owned();
+        Some(Arc::new(Trail::new(log, id, asked, (self.server.clock)())))
     }
 
     /// Ends the trail of a request that is refused.
@@ -52,13 +55,22 @@ impl Api {
     }
 }
 
-/// The answer with the id of its events.
-pub(super) fn named(trail: Option<&Trail>, mut answer: Response) -> Response {
-    if let Some(trail) = trail
-        && let Ok(id) = HeaderValue::from_str(trail.id())
-    {
-        answer.headers_mut().insert(AUDIT_ID, id);
-    }
+/// The id of a request and of its events: the client's own, else a fresh one.
+pub(super) fn audit_id(headers: &HeaderMap) -> HeaderValue {
+    let own = headers.get(AUDIT_ID);
+    let own = own.filter(|id| !id.is_empty() && id.len() <= AUDIT_ID_BYTES_MAX);
+    own.cloned().unwrap_or_else(|| {
+        let id = HeaderValue::try_from(new_uid());
+        id.unwrap_or(HeaderValue::from_static("unknown"))
+    })
+}
+
+/// Longer ids of clients are not taken over.
+const AUDIT_ID_BYTES_MAX: usize = 64;
+
+/// The answer with the id of its request.
+pub(super) fn named(id: HeaderValue, mut answer: Response) -> Response {
+    answer.headers_mut().insert(AUDIT_ID, id);
     answer
 }
 

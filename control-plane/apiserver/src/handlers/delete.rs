@@ -100,7 +100,7 @@ impl Call {
         } else {
             let schema = self.api.server.schema;
             decode::body(schema, Some(OPTIONS), &body, kind.object()?)
-                .map_err(|fault| StatusError::bad_request(fault.message(OPTIONS)))?
+                .map_err(|fault| StatusError::bad_request(fault.message(OPTIONS, &body)))?
                 .value
         };
         let (delete, dry_run) = delete_request(&options)?;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::digest;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use proto_api::openapi::Resource;
@@ -62,6 +64,7 @@ pub(super) struct Listed {
     verbs: Vec<&'static str>,
     short: Box<[&'static str]>,
     categories: Box<[&'static str]>,
+    storage_hash: Option<String>,
 }
 
 impl Discovery {
@@ -221,6 +224,9 @@ impl Listed {
         if !self.categories.is_empty() {
             value["categories"] = json!(self.categories);
         }
+        if let Some(hash) = &self.storage_hash {
+            value["storageVersionHash"] = json!(hash);
+        }
         value
     }
 
@@ -261,9 +267,28 @@ fn listed(registry: &Registry) -> Vec<Listed> {
         verbs: vec!["create"],
         short: Box::default(),
         categories: Box::default(),
+        storage_hash: None,
     }));
     all
 }
+
+/// What changes when objects are stored in another version (`storageVersionHash`). A version that
+/// is not the stored one has none.
+fn storage_hash(kind: &Kind) -> Option<String> {
+    let stored = kind.stored_api_version();
+    let other_version = kind.custom.is_some() && stored != kind.api_version();
+    if kind.strategy.is_virtual() || other_version {
+        return None;
+    }
+    let Gvk { group, version, .. } = Gvk::parse(&stored, kind.kind);
+    let text = format!("{group}/{version}/{}", kind.kind);
+    let hash = digest::digest(&digest::SHA256, text.as_bytes());
+    let start = hash.as_ref().get(..STORAGE_HASH_BYTES)?;
+    Some(BASE64_STANDARD.encode(start))
+}
+
+/// Bytes of a hash that are shown.
+const STORAGE_HASH_BYTES: usize = 8;
 
 fn of_kind(kind: &Kind) -> Vec<Listed> {
     let main = Listed {
@@ -281,6 +306,7 @@ fn of_kind(kind: &Kind) -> Vec<Listed> {
         },
         short: kind.short.clone(),
         categories: kind.categories.clone(),
+        storage_hash: storage_hash(kind),
     };
     let mut all = vec![main.clone()];
     all.extend(kind.subresources.iter().map(|sub| {
@@ -293,6 +319,7 @@ fn of_kind(kind: &Kind) -> Vec<Listed> {
             verbs: sub.verbs().to_vec(),
             short: Box::default(),
             categories: Box::default(),
+            storage_hash: None,
             ..main.clone()
         }
     }));
@@ -461,6 +488,14 @@ mod tests {
                 .iter()
                 .any(|resource| resource["name"] == "pods/eviction")
         );
+        let hash = |name: &str| {
+            let found = legacy.iter().find(|resource| resource["name"] == name);
+            found.map(|resource| resource["storageVersionHash"].clone())
+        };
+        // As kube-apiserver says of the same kinds.
+        assert_eq!(hash("pods"), Some(json!("xPOwRZ+Yhw8=")));
+        assert_eq!(hash("configmaps"), Some(json!("qFsyl6wFWjQ=")));
+        assert_eq!(hash("pods/exec"), Some(Value::Null));
         assert!(served.resource_list("apps", "v2").is_none());
         assert!(served.group("").is_none());
         assert_eq!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto_api::schema::Schema;
 use proto_api::{transcode, yaml};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Call;
 use super::answer::{list_meta_message, metadata_message, object_message};
@@ -176,7 +176,11 @@ fn yaml_frame(head: &Value, field: &str) -> Frame {
         let fields = head.as_object().into_iter().flatten();
         let part = fields.filter(|(name, _)| wanted(name, field));
         let part = part.map(|(name, value)| (name.clone(), value.clone()));
-        yaml::to_string(&Value::Object(part.collect()))
+        let part: Map<String, Value> = part.collect();
+        match part.is_empty() {
+            true => String::new(),
+            false => yaml::to_string(&Value::Object(part)),
+        }
     };
     Frame {
         start: format!("{}{field}:\n", part(|name, field| name < field)),

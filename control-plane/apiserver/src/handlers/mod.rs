@@ -34,14 +34,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
-use self::audited::{named, note_said};
+use self::audited::{audit_id, named, note_said};
 pub(crate) use self::discovery::Discovery;
 use self::objects::add_warnings;
 pub(crate) use self::openapi::OpenApi;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::pod_streams::read_messages;
 #[cfg(test)]
 pub(crate) use self::reviews::review_resources;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::selectors::read_queries;
 use crate::audit::{AuditLog, Trail};
 use crate::auth::{TokenKeys, User};
+use crate::field::{FieldError, Path};
 use crate::flow::{self, Flow};
 use crate::http::{
     Accept, Peer, Query, Request, RequestInfo, ResourcePath, Response, compressed, held,
@@ -54,7 +59,7 @@ use crate::server::{Asked, Notes, Owners, Server, Target, WriteContext, WriteMod
 use crate::status::{GroupResource, StatusError};
 
 /// Longest name of a field manager (as upstream).
-const FIELD_MANAGER_CHARS_MAX: usize = 128;
+const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
 /// Everything a request may need.
 pub(crate) struct Api {
@@ -97,7 +102,8 @@ impl Api {
         let info = RequestInfo::parse(&method, &path, &query);
         let codec = Accept::of_status(request.headers()).for_reader(request.headers(), &query);
         let (verb, plural) = (info.verb, info.resource.as_ref().map(|r| r.plural.clone()));
-        let trail = self.trail(&peer, &info, &request);
+        let id = audit_id(request.headers());
+        let trail = self.trail(&peer, &info, &request, &id);
         let notes = Arc::new(Notes::default());
         let asked = (trail.clone(), Arc::clone(&notes));
         let asked = Arc::clone(&self).answer(&peer, info, query, request, asked);
@@ -113,7 +119,7 @@ impl Api {
             }
         };
         add_warnings(&mut answer, &notes.warnings());
-        let answer = named(trail.as_deref(), answer);
+        let answer = named(id, answer);
         let code = answer.status().as_u16();
         let elapsed = started.elapsed();
         debug!(%method, path, code, peer = %peer.address, ?elapsed, "answered");
@@ -155,7 +161,7 @@ impl Api {
         call.authorize()?;
         let answer = match call.info.resource.clone() {
             Some(resource) => call.dispatch(&resource, request).await?,
-            None => call.plain_path()?,
+            None => call.plain_path().await?,
         };
         let answer = call.noted(answer).await;
         if long_running {
@@ -317,7 +323,7 @@ impl Call {
         }
     }
 
-    fn plain_path(&self) -> Result<Response, StatusError> {
+    async fn plain_path(&self) -> Result<Response, StatusError> {
         if self.info.verb != "get" {
             let gr = GroupResource {
                 group: "",
@@ -331,7 +337,7 @@ impl Call {
             .filter(|part| !part.is_empty())
             .collect();
         match parts.as_slice() {
-            ["healthz" | "livez" | "readyz", check @ ..] => self.health(check),
+            ["healthz" | "livez" | "readyz", check @ ..] => self.health(check).await,
             ["version"] => Ok(crate::http::json_response(200, &self.api.version)),
             ["metrics"] => Ok(self.api.metrics.render(&self.api.server)),
             ["openapi", rest @ ..] => self.openapi(rest),
@@ -355,13 +361,40 @@ impl Call {
             .next()
             .unwrap_or_default();
         let manager = self.query.get("fieldManager").unwrap_or(program);
-        manager.chars().take(FIELD_MANAGER_CHARS_MAX).collect()
+        let mut end = manager.len().min(FIELD_MANAGER_BYTES_MAX);
+        while !manager.is_char_boundary(end) {
+            end -= 1;
+        }
+        manager[..end].to_owned()
+    }
+
+    fn field_manager_error(&self) -> Option<FieldError> {
+        let manager = self.query.get("fieldManager")?;
+        let path = Path::root("fieldManager");
+        if manager.len() > FIELD_MANAGER_BYTES_MAX {
+            return Some(FieldError::too_long(&path, FIELD_MANAGER_BYTES_MAX));
+        }
+        let why = "should only contain printable characters";
+        let printable = |c: char| !c.is_control() && (c == ' ' || !c.is_whitespace());
+        let hidden = manager.chars().any(|c| !printable(c));
+        hidden.then(|| FieldError::invalid(&path, manager, why))
+    }
+
+    /// The refusal of the options of a write.
+    pub(crate) fn options_refusal(&self, errors: &[FieldError]) -> StatusError {
+        let options = match self.info.verb {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            _ => "DeleteOptions",
+        };
+        StatusError::invalid("meta.k8s.io", options, "", errors)
     }
 
     /// Who writes, and whether it is committed.
     ///
     /// # Errors
-    /// An unknown `dryRun`.
+    /// An unknown `dryRun`, or a `fieldManager` that is no name.
     pub(crate) fn write_context(&self, body_dry_run: bool) -> Result<WriteContext, StatusError> {
         let mut mode = if body_dry_run {
             WriteMode::DryRun
@@ -373,14 +406,12 @@ impl Call {
             .all("dryRun")
             .filter(|value| !value.is_empty())
             .collect();
-        if let Some(error) = delete::dry_run_error(&asked) {
-            let options = match self.info.verb {
-                "create" => "CreateOptions",
-                "update" => "UpdateOptions",
-                "patch" => "PatchOptions",
-                _ => "DeleteOptions",
-            };
-            return Err(StatusError::invalid("meta.k8s.io", options, "", &[error]));
+        let mut errors: Vec<FieldError> = delete::dry_run_error(&asked).into_iter().collect();
+        if !self.info.verb.starts_with("delete") {
+            errors.extend(self.field_manager_error());
+        }
+        if !errors.is_empty() {
+            return Err(self.options_refusal(&errors));
         }
         if !asked.is_empty() {
             mode = WriteMode::DryRun;

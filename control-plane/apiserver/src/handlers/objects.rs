@@ -5,6 +5,7 @@ use proto_api::decode::{self, Decoded, Encoding, Finding};
 use proto_api::schema::Gvk;
 
 use super::Call;
+use crate::field::{FieldError, Path};
 use crate::http::{BodyKind, Request, Response, read_body};
 use crate::registry::{Kind, Scope};
 use crate::status::StatusError;
@@ -24,14 +25,12 @@ impl Call {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(StatusError::new(
-                422,
-                "Invalid",
-                format!(
-                    "fieldValidation: Unsupported value: \"{other}\": supported values: \
-                     \"Ignore\", \"Strict\", \"Warn\""
-                ),
-            )),
+            Some(other) => {
+                let path = Path::root("fieldValidation");
+                let known = ["", "Ignore", "Strict", "Warn"];
+                let error = FieldError::not_supported(&path, other, &known);
+                Err(self.options_refusal(&[error]))
+            }
         }
     }
 
@@ -63,13 +62,16 @@ impl Call {
             Some(custom) => crate::custom::decode(custom, gvk, body, encoding),
             None => decode::body(self.api.server.schema, Some(gvk), body, encoding),
         };
-        let decoded = decoded.map_err(|fault| StatusError::bad_request(fault.message(gvk)))?;
+        let decoded =
+            decoded.map_err(|fault| StatusError::bad_request(fault.message(gvk, body)))?;
         let found = decoded.gvk();
         if (found.group, found.kind) != (gvk.group, gvk.kind) || found.version != gvk.version {
             return Err(StatusError::bad_request(format!(
-                "the API version in the data ({}) does not match the expected API version ({})",
-                kind_text(found),
-                kind_text(gvk)
+                "{} in version \"{}\" cannot be handled as a {}: {}",
+                found.kind,
+                found.version,
+                gvk.kind,
+                decode::no_conversion(found, gvk)
             )));
         }
         Ok(decoded)
@@ -141,14 +143,6 @@ pub(super) fn gvk(kind: &Kind) -> Gvk<'static> {
         version: kind.version,
         kind: kind.kind,
     }
-}
-
-fn kind_text(gvk: Gvk<'_>) -> String {
-    format!(
-        "{}, Kind={}",
-        crate::registry::group_version(gvk.group, gvk.version),
-        gvk.kind
-    )
 }
 
 /// A path's namespace that a collection is limited to, checked against the kind's scope.

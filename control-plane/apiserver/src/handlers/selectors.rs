@@ -150,6 +150,7 @@ pub(super) fn list_request(
     let rv = resource_version(query)?;
     let continue_token = query.get("continue").map(str::to_owned);
     let limit = query.number("limit")?.unwrap_or_default();
+    query.number("timeoutSeconds")?;
     Ok(ListRequest {
         filter: filter(kind, namespace, "", query)?,
         rv,
@@ -157,6 +158,14 @@ pub(super) fn list_request(
         limit: usize::try_from(limit).unwrap_or_default(),
         continue_token,
     })
+}
+
+/// Reads a query as every verb does that takes one.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_queries(kind: &Kind, query: &Query) {
+    let _list = list_request(kind, "d", query).is_ok();
+    let _watch = watch_start(query).is_ok();
+    let _get = resource_version(query).is_ok();
 }
 
 #[cfg(test)]

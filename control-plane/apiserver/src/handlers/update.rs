@@ -33,11 +33,7 @@ impl Call {
             .update(target, decoded.value, &context)
             .await?;
         let code = if created { 201 } else { 200 };
-        let mut answer = if target.subresource == Some(Subresource::Scale) {
-            self.tree_answer(code, &crate::server::scale_of(&target.kind, &obj.value()))?
-        } else {
-            self.object_answer(code, &target.kind, &obj)?
-        };
+        let mut answer = self.written_answer(code, target, &obj)?;
         self.warn(&mut answer, &decoded.findings, &warnings)?;
         Ok(answer)
     }

@@ -51,7 +51,7 @@ impl Query {
             .iter()
             .find(|(k, _)| k == key)
             .map(|(_, v)| v.as_str())?;
-        Some(!matches!(value, "0" | "false" | "False" | "F" | "f"))
+        Some(value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// A number.
@@ -60,10 +60,9 @@ impl Query {
             return Ok(None);
         };
         text.parse().map(Some).map_err(|_fault| {
-            let message = format!(
-                "strconv.ParseInt: parsing \"{text}\": invalid syntax (query parameter {key})"
-            );
-            StatusError::bad_request(message)
+            StatusError::bad_request(format!(
+                "strconv.ParseInt: parsing \"{text}\": invalid syntax"
+            ))
         })
     }
 }

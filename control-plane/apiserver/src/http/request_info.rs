@@ -28,9 +28,10 @@ pub(crate) struct RequestInfo {
 
 impl RequestInfo {
     pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Self {
-        let resource = parse_resource(path);
+        let (resource, watched) = parse_resource(path);
         let verb =
             match (&resource, method.as_str()) {
+                (Some(_), "GET" | "HEAD") if watched => "watch",
                 (Some(resource), "GET" | "HEAD") if resource.name.is_empty() => {
                     if query.flag("watch") { "watch" } else { "list" }
                 }
@@ -58,7 +59,8 @@ impl RequestInfo {
     }
 }
 
-fn parse_resource(path: &str) -> Option<ResourcePath> {
+/// The resource, and whether the path says that it is watched (`/api/v1/watch/...`, the old way).
+fn parse_resource(path: &str) -> (Option<ResourcePath>, bool) {
     let parts: Vec<String> = path
         .split('/')
         .filter(|p| !p.is_empty())
@@ -68,7 +70,11 @@ fn parse_resource(path: &str) -> Option<ResourcePath> {
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
-        _ => return None,
+        _ => return (None, false),
+    };
+    let (rest, watched) = match rest {
+        ["watch", rest @ ..] if !rest.is_empty() => (rest, true),
+        rest => (rest, false),
     };
     let path = |namespace: &str, plural: &str, name: &str, subresource: String| ResourcePath {
         group: group.to_owned(),
@@ -78,7 +84,7 @@ fn parse_resource(path: &str) -> Option<ResourcePath> {
         name: name.to_owned(),
         subresource,
     };
-    Some(match rest {
+    let resource = match rest {
         // The namespace itself, or one of its own subresources.
         ["namespaces"] => path("", "namespaces", "", String::new()),
         ["namespaces", name] => path("", "namespaces", name, String::new()),
@@ -91,8 +97,9 @@ fn parse_resource(path: &str) -> Option<ResourcePath> {
         }
         [plural] => path("", plural, "", String::new()),
         [plural, name, sub @ ..] => path("", plural, name, subresource(sub)),
-        [] => return None,
-    })
+        [] => return (None, false),
+    };
+    (Some(resource), watched)
 }
 
 /// What follows `proxy` is no longer ours to read.
@@ -139,6 +146,13 @@ mod tests {
                 "watch=true",
                 "watch",
                 ["", "v1", "", "pods", "", ""],
+            ),
+            (
+                Method::GET,
+                "/api/v1/watch/namespaces/d/pods/p",
+                "",
+                "watch",
+                ["", "v1", "d", "pods", "p", ""],
             ),
             (
                 Method::GET,

@@ -300,6 +300,16 @@ impl Kind {
         group_version(self.group, self.version)
     }
 
+    /// Group, version and kind of objects.
+    #[must_use]
+    pub const fn gvk(&self) -> Gvk<'static> {
+        Gvk {
+            group: self.group,
+            version: self.version,
+            kind: self.kind,
+        }
+    }
+
     /// Whether the kind is another face of a kind of another group.
     #[must_use]
     pub const fn is_view(&self) -> bool {

@@ -45,7 +45,7 @@ pub use crate::admission::dynamic::{NoteLevel, Notes};
 pub use self::components::Probe;
 pub use self::delete::{DeleteRequest, Deleted, Preconditions, Propagation};
 pub use self::fence::Fence;
-pub use self::patch::{Patch, Patched};
+pub use self::patch::{Made, Patch, Patched};
 pub(crate) use self::scale::of as scale_of;
 pub use self::selection::selection;
 

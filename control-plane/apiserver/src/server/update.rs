@@ -50,21 +50,14 @@ impl Server {
     }
 
     fn check_identity(&self, target: &Target, body: &Value) -> Result<(), StatusError> {
-        let name = tree::text(body, &["metadata", "name"]);
-        if name.is_empty() {
-            return Err(StatusError::bad_request("name must be provided"));
-        }
-        if name != &*target.key.name {
-            return Err(StatusError::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                target.key.name
-            )));
-        }
+        same_name(target, tree::text(body, &["metadata", "name"]))?;
         let namespace = tree::text(body, &["metadata", "namespace"]);
-        if !namespace.is_empty() && namespace != &*target.key.namespace {
-            return Err(StatusError::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
+        let wanted = &*target.key.namespace;
+        if !namespace.is_empty() && !wanted.is_empty() && namespace != wanted {
+            return Err(StatusError::bad_request(format!(
+                "the namespace of the object ({namespace}) does not match the namespace on the \
+                 request ({wanted})"
+            )));
         }
         if self
             .registry
@@ -156,6 +149,23 @@ impl Server {
     }
 }
 
+/// The object that is written has the name in its path.
+pub(super) fn same_name(target: &Target, name: &str) -> Result<(), StatusError> {
+    let wanted = &*target.key.name;
+    if name.is_empty() {
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be \
+             provided"
+        )));
+    }
+    if name != wanted {
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({wanted})"
+        )));
+    }
+    Ok(())
+}
+
 /// Some kinds are replaced only by who names the version that is replaced. (A patch names it by
 /// being one.)
 fn check_conditional(target: &Target, body: &Value) -> Result<(), StatusError> {
@@ -178,8 +188,12 @@ fn check_preconditions(target: &Target, current: &Obj, new: &Value) -> Result<bo
     let rv = tree::text(new, &["metadata", "resourceVersion"]);
     let uid = tree::text(new, &["metadata", "uid"]);
     if !uid.is_empty() && uid != &*current.meta.uid {
+        let place = [&*target.key.namespace, &*target.key.name].join("/");
         let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            "StorageError: invalid object, Code: 4, Key: /registry/{resource}/{}, \
+             ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: \
+             {uid}, UID in object meta: {}",
+            place.trim_start_matches('/'),
             current.meta.uid
         );
         return Err(StatusError::conflict(resource, &target.key.name, &why));

@@ -1,6 +1,7 @@
 //! `metadata`: names, labels, annotations, owners, and what never changes.
 
 use proto_api::names;
+use proto_api::schema::Gvk;
 use serde_json::Value;
 
 use super::{IMMUTABLE, labels, sentences};
@@ -24,7 +25,7 @@ pub(crate) fn object_meta(kind: &Kind, object: &Value) -> Vec<FieldError> {
     );
     check_annotations(meta, &path.child("annotations"), &mut errors);
     check_owners(meta, &path.child("ownerReferences"), &mut errors);
-    check_finalizers(meta, &path.child("finalizers"), &mut errors);
+    check_finalizers(kind, meta, &path.child("finalizers"), &mut errors);
     errors
 }
 
@@ -36,6 +37,13 @@ fn check_names(kind: &Kind, meta: &Value, path: &Path, errors: &mut Vec<FieldErr
         NameRule::PathSegment => names::path_segment,
         NameRule::Ip => super::canonical_ip,
     };
+    let base = tree::text(meta, &["generateName"]);
+    if !base.is_empty() {
+        // What is generated follows a dash at the end.
+        let masked = base.strip_suffix('-').map(|start| format!("{start}a"));
+        let problems = check(masked.as_deref().unwrap_or(base));
+        sentences(base, &path.child("generateName"), problems, errors);
+    }
     let name = tree::text(meta, &["name"]);
     if name.is_empty() {
         let detail = "name or generateName is required";
@@ -79,31 +87,78 @@ fn check_annotations(meta: &Value, path: &Path, errors: &mut Vec<FieldError>) {
 }
 
 fn check_owners(meta: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    let mut controllers = 0;
-    for (i, owner) in tree::list(meta, &["ownerReferences"]).iter().enumerate() {
-        let place = path.index(i);
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if tree::text(owner, &[field]).is_empty() {
-                let detail = format!("{field} must not be empty");
-                errors.push(FieldError::invalid(&place.child(field), "", detail));
+    let mut controller: Option<String> = None;
+    for owner in tree::list(meta, &["ownerReferences"]) {
+        check_owner(owner, path, errors);
+        if !tree::flag(owner, &["controller"]) {
+            continue;
+        }
+        let text = |name: &str| tree::text(owner, &[name]);
+        let name = format!("{}/{}", text("kind"), text("name"));
+        match &controller {
+            None => controller = Some(name),
+            Some(first) => {
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in \
+                     references for {first} and {name}"
+                );
+                let owners = meta["ownerReferences"].clone();
+                errors.push(FieldError::invalid(path, owners, detail));
             }
         }
-        controllers += usize::from(tree::flag(owner, &["controller"]));
-    }
-    if controllers > 1 {
-        let detail = "Only one reference can have Controller set to true.";
-        errors.push(FieldError::invalid(
-            path,
-            meta["ownerReferences"].clone(),
-            detail,
-        ));
     }
 }
 
-fn check_finalizers(meta: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    for (i, finalizer) in tree::list(meta, &["finalizers"]).iter().enumerate() {
-        let text = finalizer.as_str().unwrap_or_default();
-        sentences(text, &path.index(i), names::qualified_name(text), errors);
+fn check_owner(owner: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let text = |name: &str| tree::text(owner, &[name]);
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let gvk = Gvk::parse(api_version, kind);
+    if gvk.version.is_empty() {
+        let detail = "version must not be empty";
+        errors.push(FieldError::invalid(
+            &path.child("apiVersion"),
+            api_version,
+            detail,
+        ));
+    }
+    for field in ["kind", "name", "uid"] {
+        if text(field).is_empty() {
+            errors.push(FieldError::invalid(
+                &path.child(field),
+                "",
+                "must not be empty",
+            ));
+        }
+    }
+    if (gvk.group, gvk.version, gvk.kind) == ("", "v1", "Event") {
+        let detail = "/v1, Kind=Event is disallowed from being an owner";
+        errors.push(FieldError::invalid(path, owner.clone(), detail));
+    }
+}
+
+/// Finalizers that need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", ORPHAN, FOREGROUND];
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+fn check_finalizers(kind: &Kind, meta: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let finalizers = tree::list(meta, &["finalizers"]);
+    let texts = || finalizers.iter().filter_map(Value::as_str);
+    for text in texts() {
+        sentences(text, path, names::qualified_name(text), errors);
+    }
+    if texts().any(|text| text == ORPHAN) && texts().any(|text| text == FOREGROUND) {
+        let detail = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
+        errors.push(FieldError::invalid(path, finalizers.to_vec(), detail));
+    }
+    if kind.custom.is_some() {
+        return;
+    }
+    for (i, text) in texts().enumerate() {
+        if !text.contains('/') && !STANDARD_FINALIZERS.contains(&text) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(&path.index(i), text, detail));
+        }
     }
 }
 

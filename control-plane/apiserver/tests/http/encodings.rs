@@ -180,7 +180,10 @@ async fn objects_lists_tables_and_refusals_are_the_same_in_yaml_and_indented() {
             let headers = [("accept", accept.as_str())];
             let separator = if path.contains('?') { '&' } else { '?' };
             let path = format!("{path}{separator}{more}");
-            cluster.admin.send("GET", &path, &headers, String::new()).await
+            cluster
+                .admin
+                .send("GET", &path, &headers, String::new())
+                .await
         };
         let plain = ask(format!("application/json{form}"), "").await;
         let yaml = ask(format!("application/yaml{form}"), "").await;
@@ -196,7 +199,10 @@ async fn objects_lists_tables_and_refusals_are_the_same_in_yaml_and_indented() {
     }
     let headers = [("accept", "application/yaml")];
     let path = format!("{MAPS}?watch=true");
-    let refused = cluster.admin.send("GET", &path, &headers, String::new()).await;
+    let refused = cluster
+        .admin
+        .send("GET", &path, &headers, String::new())
+        .await;
     assert_eq!(refused.status, 406);
     cluster.handle.shutdown().await;
 }

@@ -13,6 +13,7 @@ mod encodings;
 mod kinds;
 mod limits;
 mod nodes;
+mod refusals;
 mod rules;
 
 use std::sync::Arc;
@@ -223,7 +224,11 @@ async fn bodies_are_checked_before_anything_is_stored() {
     let other = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}});
     let refused = admin.post(MAPS, &other).await;
     assert_eq!(refused.status, 400);
-    assert!(message(&refused).starts_with("the API version in the data (v1, Kind=Secret)"));
+    assert_eq!(
+        message(&refused),
+        "Secret in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Secret) to \
+         (core.ConfigMap): unknown conversion"
+    );
     let large = "x".repeat(4 << 20);
     let refused = admin.send("POST", MAPS, &[], large).await;
     assert_eq!(

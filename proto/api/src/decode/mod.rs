@@ -22,6 +22,7 @@ use std::fmt;
 use serde_json::Value;
 
 pub use self::check::check;
+pub(crate) use self::scalar::json_type;
 use crate::schema::{Gvk, Schema, TypeId};
 use crate::transcode::{self, TranscodeError};
 
@@ -65,6 +66,8 @@ pub enum Finding {
         line: u64,
         key: String,
     },
+    /// Of an operation of a JSON patch; what is found, as text.
+    InPatch(String),
 }
 
 impl fmt::Display for Finding {
@@ -72,6 +75,7 @@ impl fmt::Display for Finding {
         match self {
             Self::UnknownField(path) => write!(f, "unknown field \"{path}\""),
             Self::DuplicateField(path) => write!(f, "duplicate field \"{path}\""),
+            Self::InPatch(found) => write!(f, "json patch {found}"),
             Self::DuplicateKey { line, key } => {
                 write!(
                     f,
@@ -128,13 +132,71 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// The message of the 400 answer for an object expected to be `gvk`.
-    pub fn message(&self, gvk: Gvk<'_>) -> String {
-        format!(
-            "{} in version \"{}\" cannot be handled as a {}: {self}",
-            gvk.kind, gvk.version, gvk.kind
-        )
+    /// The message of the 400 answer for a body that was expected to hold `gvk`.
+    pub fn message(&self, gvk: Gvk<'_>, body: &[u8]) -> String {
+        let unrecognized = |why: String| {
+            format!(
+                "the object provided is unrecognized (must be of type {}): {why} ({})",
+                gvk.kind,
+                summary(body)
+            )
+        };
+        match self {
+            Self::Json(reason) => {
+                // Go's words for the commonest of them.
+                let reason = match reason.starts_with("EOF while parsing") {
+                    true => "unexpected end of JSON input",
+                    false => reason,
+                };
+                unrecognized(format!("{NO_KIND}{reason}"))
+            }
+            Self::NotAnObject { found, .. } => unrecognized(format!(
+                "{NO_KIND}json: cannot unmarshal {found} into Go value of type struct {{ \
+                 APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+                 \"json:\\\"kind,omitempty\\\"\" }}"
+            )),
+            Self::Yaml(_) | Self::Protobuf(_) => unrecognized(self.to_string()),
+            Self::KindUnknown { kind, api_version } => format!(
+                "{kind} in version \"{}\" cannot be handled as a {}: {self}",
+                Gvk::parse(api_version, kind).version,
+                gvk.kind
+            ),
+            Self::Type { .. } | Self::Scalar(_) | Self::KindMissing(_) => format!(
+                "{} in version \"{}\" cannot be handled as a {}: {self}",
+                gvk.kind, gvk.version, gvk.kind
+            ),
+        }
     }
+}
+
+const NO_KIND: &str = "couldn't get version/kind; json parse error: ";
+
+/// The start of a body, as it is when it looks like JSON, else in hexadecimal digits.
+fn summary(body: &[u8]) -> String {
+    const SHOWN_BYTES: usize = 30;
+    let start = &body[..body.len().min(SHOWN_BYTES)];
+    let more = if body.len() > SHOWN_BYTES { " ..." } else { "" };
+    match start.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(start)),
+        Some(_) => {
+            let digits: String = start.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{digits}{more}")
+        }
+    }
+}
+
+/// Why an object of one kind is not read as another, as upstream's converter says it.
+pub fn no_conversion(found: Gvk<'_>, wanted: Gvk<'_>) -> String {
+    // The package of the version that upstream stores in memory: the group's first word.
+    let package = match wanted.group.split('.').next() {
+        None | Some("") => "core",
+        Some(package) => package,
+    };
+    format!(
+        "converting ({}.{}) to ({package}.{}): unknown conversion",
+        found.version, found.kind, wanted.kind
+    )
 }
 
 /// Reads JSON or YAML into a value; findings are duplicate keys, of which the last one counts.
@@ -166,7 +228,7 @@ pub fn body(
     };
     let Some(object) = value.as_object_mut() else {
         return Err(DecodeError::NotAnObject {
-            found: scalar::json_type(&value),
+            found: json_type(&value),
             go_type: default.map_or("runtime.TypeMeta".to_owned(), |gvk| {
                 format!("{}.{}", gvk.version, gvk.kind)
             }),

@@ -19,7 +19,7 @@ pub(super) enum Refusal {
 }
 
 /// What Go's decoder calls a JSON value.
-pub(super) fn json_type(value: &Value) -> &'static str {
+pub(crate) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -100,7 +100,7 @@ fn wrong_types_are_refused_in_the_words_of_go() {
     }
     let error = decode(r#"{"apiVersion":"v1","kind":"Pod","spec":7}"#).unwrap_err();
     assert_eq!(
-        error.message(Gvk::parse("v1", "Pod")),
+        error.message(Gvk::parse("v1", "Pod"), b"{}"),
         "Pod in version \"v1\" cannot be handled as a Pod: \
          json: cannot unmarshal number into Go struct field Pod.spec of type v1.PodSpec"
     );

@@ -13,6 +13,7 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 pub use self::strategic::strategic;
+use crate::decode::{FINDINGS_MAX, Finding};
 
 /// Operations in one JSON Patch.
 pub const OPERATIONS_MAX: usize = 10_000;
@@ -34,7 +35,8 @@ pub enum PatchError {
          exceeding the limit {COPIED_BYTES_MAX}"
     )]
     TooMuchCopied(usize),
-    /// A well-formed JSON Patch that does not fit the document, or a failed test: answer 422.
+    /// A JSON Patch that does not fit the document, a failed test, or an operation that is none:
+    /// answer 422.
     #[error("{0}")]
     Inapplicable(String),
     /// A directive of strategic merge with a value it does not have: answer 400.
@@ -53,11 +55,22 @@ pub enum PatchError {
 /// # Errors
 /// [`PatchError`]; the document is not changed then.
 pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let operations: Vec<PatchOperation> = serde_json::from_value(patch.clone())
-        .map_err(|error| PatchError::Malformed(error.to_string()))?;
-    if operations.len() > OPERATIONS_MAX {
-        return Err(PatchError::TooManyOperations(operations.len()));
+    let malformed = |found: &Value, wanted: &str| {
+        let found = crate::decode::json_type(found);
+        let why = format!("json: cannot unmarshal {found} into Go value of type {wanted}");
+        PatchError::Malformed(why)
+    };
+    let Value::Array(list) = patch else {
+        return Err(malformed(patch, "[]handlers.jsonPatchOp"));
+    };
+    if list.len() > OPERATIONS_MAX {
+        return Err(PatchError::TooManyOperations(list.len()));
     }
+    if let Some(item) = list.iter().find(|item| !item.is_object()) {
+        return Err(malformed(item, "handlers.jsonPatchOp"));
+    }
+    let operations: Vec<PatchOperation> = serde_json::from_value(patch.clone())
+        .map_err(|error| PatchError::Inapplicable(error.to_string()))?;
     let mut document = document.clone();
     let mut copied = 0;
     for (index, operation) in operations.iter().enumerate() {
@@ -80,6 +93,20 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
         )?;
     }
     Ok(document)
+}
+
+/// Members of a JSON Patch's operations that mean nothing.
+pub fn unknown_members(patch: &Value) -> Vec<Finding> {
+    let operations = patch.as_array().into_iter().flatten().enumerate();
+    let members = operations.flat_map(|(index, operation)| {
+        let members = operation.as_object().into_iter().flatten();
+        members.map(move |(name, _)| (index, name))
+    });
+    members
+        .filter(|(_, name)| !matches!(name.as_str(), "op" | "path" | "from" | "value"))
+        .map(|(index, name)| Finding::UnknownField(format!("[{index}].{name}")))
+        .take(FINDINGS_MAX)
+        .collect()
 }
 
 /// Applies a merge patch (RFC 7396): null removes, objects merge, all else replaces.

@@ -93,6 +93,25 @@ pub(super) fn failure(message: &str) -> Value {
     })
 }
 
+/// Reads a message of either kind of client.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_messages(message: &Bytes) {
+    if let Some(ExecInput::Stdin(bytes)) = exec_input(message) {
+        assert!(bytes.len() < message.len());
+    }
+    for ports in [0, 1, PORTS_READ] {
+        if let Some(PortMessage::Data { port, .. } | PortMessage::Close { port }) =
+            port_input(message, ports)
+        {
+            assert!(port < ports);
+        }
+    }
+}
+
+/// More ports than a channel byte can name.
+#[cfg(feature = "fuzzing")]
+const PORTS_READ: usize = 300;
+
 #[cfg(test)]
 mod tests {
     use super::*;

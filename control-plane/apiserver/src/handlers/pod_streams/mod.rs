@@ -17,6 +17,9 @@ mod upgrade;
 
 use serde_json::Value;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::channel::read_messages;
+
 use crate::node_streams::{ContainerRef, NodeStreamError};
 use crate::server::Target;
 use crate::status::{GroupResource, StatusError};

@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use proto_api::apply::{self, ApplyError, FieldSet, Form, OnConflict, Writer};
+use proto_api::decode::{self, DecodeError, Finding};
 use proto_api::schema::Schema;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::patch::same_place;
 use super::{Owners, Server, Target, WriteContext};
 use crate::object::Obj;
-use crate::registry::{Kind, Subresource};
+use crate::registry::{Kind, Subresource, group_version};
 use crate::status::{Cause, Details, StatusError};
 use crate::tree;
 
@@ -41,11 +43,27 @@ impl Server {
         on_conflict: OnConflict,
         context: &WriteContext,
     ) -> Result<(Arc<Obj>, bool), StatusError> {
-        check_config(target, config)?;
+        let (api_version, kind) = match target.subresource.and_then(Subresource::body) {
+            Some((group, version, kind)) => (group_version(group, version), kind),
+            None => (target.kind.api_version(), target.kind.kind),
+        };
+        check_config(config, &api_version, kind)?;
+        let scaled;
+        let config = match target.subresource {
+            Some(Subresource::Scale) => {
+                scaled = self.config_of_scale(target, config)?;
+                &scaled
+            }
+            _ => config,
+        };
         let pinned = !tree::is_unset(tree::at(config, &["metadata", "resourceVersion"]));
         for attempt in 1..=ATTEMPTS_MAX {
             let merge = |live: Option<&Value>| {
                 let mut merged = self.merge_applied(target, live, config, on_conflict, context)?;
+                if live.is_none() {
+                    refuse_uid(target, config)?;
+                }
+                same_place(target, &merged)?;
                 if !pinned {
                     tree::object_mut(&mut merged, "metadata").shift_remove("resourceVersion");
                 }
@@ -76,6 +94,32 @@ impl Server {
             target.kind.group_resource(),
             &target.key.name,
         ))
+    }
+
+    /// What a configuration of a scale says of the object itself: its replicas, and which version
+    /// of it is meant.
+    fn config_of_scale(&self, target: &Target, scale: &Value) -> Result<Value, StatusError> {
+        let refuse = |why: &dyn std::fmt::Display| {
+            StatusError::bad_request(typed_patch(target, "autoscaling/v1", "Scale", why))
+        };
+        let type_id = self.type_of_gvk("autoscaling", "v1", "Scale")?;
+        let (_, findings) =
+            decode::check(self.schema, type_id, scale.clone()).map_err(|fault| refuse(&fault))?;
+        if let Some(Finding::UnknownField(path)) = findings.first() {
+            return Err(refuse(&format!(".{path}: field not declared in schema")));
+        }
+        let mut config = json!({
+            "apiVersion": target.kind.api_version(), "kind": target.kind.kind,
+            "metadata": {"name": tree::text(scale, &["metadata", "name"])},
+        });
+        if tree::int(scale, &["spec", "replicas"]).is_some() {
+            config = super::scale::into(target, &config, scale)?;
+        }
+        let meta = tree::object_mut(&mut config, "metadata");
+        if meta.get("resourceVersion").is_none_or(tree::is_unset) {
+            meta.shift_remove("resourceVersion");
+        }
+        Ok(config)
     }
 
     fn merge_applied(
@@ -169,33 +213,37 @@ fn ignored(target: &Target) -> FieldSet {
     }
 }
 
-fn check_config(target: &Target, config: &Value) -> Result<(), StatusError> {
-    let expected = target.kind.api_version();
+/// Nothing is created with a uid of the client's choice: it means an object that is gone.
+fn refuse_uid(target: &Target, config: &Value) -> Result<(), StatusError> {
+    let uid = tree::text(config, &["metadata", "uid"]);
+    if uid.is_empty() {
+        return Ok(());
+    }
+    let why = format!(
+        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+    );
+    let resource = target.kind.group_resource();
+    Err(StatusError::conflict(resource, &target.key.name, &why))
+}
+
+fn check_config(config: &Value, api_version: &str, kind: &str) -> Result<(), StatusError> {
     let stated = tree::text(config, &["apiVersion"]);
-    if stated != expected {
+    if stated != api_version {
         return Err(StatusError::bad_request(format!(
             "Incorrect version specified in apply patch. Specified patch version: {stated}, \
-             expected: {expected}"
+             expected: {api_version}"
         )));
     }
-    if tree::text(config, &["kind"]) != target.kind.kind {
+    let stated = tree::text(config, &["kind"]);
+    if stated != kind {
         return Err(StatusError::bad_request(format!(
-            "the kind in the patch ({}) does not match the resource's ({})",
-            tree::text(config, &["kind"]),
-            target.kind.kind
+            "the kind in the patch ({stated}) does not match the resource's ({kind})"
         )));
     }
     if !tree::is_unset(tree::at(config, &["metadata", "managedFields"])) {
         return Err(StatusError::bad_request(
             "metadata.managedFields must be nil",
         ));
-    }
-    let name = tree::text(config, &["metadata", "name"]);
-    if name != &*target.key.name {
-        return Err(StatusError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            target.key.name
-        )));
     }
     Ok(())
 }
@@ -217,16 +265,54 @@ fn refusal(target: &Target, fault: &ApplyError) -> StatusError {
             }));
             error
         }
-        ApplyError::Schema(_) => StatusError::bad_request(format!(
-            "failed to create typed patch object ({}/{}; {}, Kind={}): {fault}",
-            target.key.namespace,
-            target.key.name,
-            kind.api_version(),
-            kind.kind
-        )),
-        ApplyError::Decode(fault) => StatusError::bad_request(fault.to_string()),
+        ApplyError::Schema(_) | ApplyError::Decode(_) => {
+            let why: &dyn std::fmt::Display = match fault {
+                ApplyError::Decode(fault) => &type_text(fault),
+                _ => fault,
+            };
+            let message = typed_patch(target, &kind.api_version(), kind.kind, why);
+            StatusError::bad_request(message)
+        }
         ApplyError::ManagedFields(_) => StatusError::internal(fault),
     }
+}
+
+fn typed_patch(
+    target: &Target,
+    api_version: &str,
+    kind: &str,
+    why: &dyn std::fmt::Display,
+) -> String {
+    format!(
+        "failed to create typed patch object ({}/{}; {api_version}, Kind={kind}): {why}",
+        target.key.namespace, target.key.name
+    )
+}
+
+/// A value of the wrong type, as upstream's typed merge says it.
+fn type_text(fault: &DecodeError) -> String {
+    let DecodeError::Type {
+        found,
+        path,
+        go_type,
+        ..
+    } = fault
+    else {
+        return fault.to_string();
+    };
+    let found = match found.as_str() {
+        "array" => "[]interface {}",
+        "object" => "map[string]interface {}",
+        other => other,
+    };
+    let expected = match go_type.as_str() {
+        "string" => "string",
+        "bool" => "boolean",
+        "int32" | "int64" | "float64" => "numeric (int or float)",
+        list if list.starts_with("[]") => "list",
+        _ => "map",
+    };
+    format!(".{path}: expected {expected}, got {found}")
 }
 
 #[cfg(test)]

@@ -198,3 +198,67 @@ async fn what_a_client_creates_has_an_owner_and_scale_is_another() {
     );
     assert_eq!(entry["fieldsV1"]["f:data"]["f:x"], json!({}));
 }
+
+#[tokio::test]
+async fn a_scale_is_applied_with_owners_in_the_words_of_its_object() {
+    let fixture = Fixture::new().await;
+    let client = |manager: &str| WriteContext {
+        manager: manager.to_owned(),
+        owners: Owners::FromCreation,
+        ..fixture.context.clone()
+    };
+    let body = json!({"metadata": {"name": "w"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let target = fixture.target("deployments", "w");
+    let server = &fixture.server;
+    server
+        .create(&target.kind, "d", body, &client("cli"))
+        .await
+        .unwrap();
+    let scale = Target {
+        subresource: Some(Subresource::Scale),
+        ..target.clone()
+    };
+    let config = json!({"apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {"name": "w"}, "spec": {"replicas": 3}});
+    let error = server
+        .apply(&scale, &config, Refuse, &client("scaler"))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("Apply failed with 1 conflict: conflict with \"cli\"")
+    );
+    assert!(error.message.ends_with(": .spec.replicas"), "{error}");
+    let (scaled, created) = server
+        .apply(&scale, &config, Take, &client("scaler"))
+        .await
+        .unwrap();
+    assert!(!created);
+    let scaled = scaled.value();
+    assert_eq!(scaled["spec"]["replicas"], 3);
+    let entries = tree::list(&scaled, &["metadata", "managedFields"]);
+    let own = entries.iter().find(|entry| entry["manager"] == "scaler");
+    let expected = json!({"f:spec": {"f:replicas": {}}});
+    let own = own.unwrap();
+    assert_eq!(own["fieldsV1"], expected);
+    assert_eq!(
+        (&own["subresource"], &own["operation"]),
+        (&json!("scale"), &json!("Apply"))
+    );
+    assert_eq!(own["apiVersion"], "apps/v1");
+    let mut wrong = config;
+    wrong["spec"]["foo"] = json!(1);
+    let error = server
+        .apply(&scale, &wrong, Take, &client("scaler"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.message,
+        "failed to create typed patch object (d/w; autoscaling/v1, Kind=Scale): .spec.foo: field \
+         not declared in schema"
+    );
+}
