@@ -33,6 +33,7 @@ async fn with_objects() -> Cluster {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn patches_that_do_not_fit_are_refused_in_upstreams_words() {
     let cluster = with_objects().await;
     let (map, deployment) = (format!("{MAPS}/m"), format!("{DEPLOYMENTS}/d"));
