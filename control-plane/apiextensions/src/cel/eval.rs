@@ -31,18 +31,12 @@ impl<'a> Scope<'a, '_> {
         match expr {
             Expr::Literal(value) => Ok(value.clone()),
             Expr::Name(name) => self.name(name),
-            Expr::Select(of, field) => select(&self.eval(of)?, field),
-            Expr::OptionalSelect(of, field) => {
-                let of = self.eval(of)?;
-                Ok(optional_of(&of, |value| select(value, field)))
-            }
-            Expr::Has(of, field) => match self.eval(of)? {
-                Value::Map(fields) => Ok(Value::Bool(fields.contains_key(field))),
-                Value::Optional(of) => {
-                    Ok(Value::Bool(of.is_some_and(|of| select(&of, field).is_ok())))
-                }
-                other => Err(no_overload("has", &[other])),
+            Expr::Select(of, field) => match self.eval(of)? {
+                Value::Opaque(of) => of.field(field, self.budget),
+                of => select(&of, field),
             },
+            Expr::OptionalSelect(of, field) => self.optional_select(of, field),
+            Expr::Has(of, field) => self.has(of, field),
             Expr::Index(two) => {
                 let (of, at) = (self.eval(&two[0])?, self.eval(&two[1])?);
                 index(&of, &at)
@@ -57,19 +51,12 @@ impl<'a> Scope<'a, '_> {
                 Ok(Value::list(items?))
             }
             Expr::Map(entries) => self.map(entries),
+            Expr::Struct(_, fields) => self.message(fields),
             Expr::Not(of) => match self.eval(of)? {
                 Value::Bool(value) => Ok(Value::Bool(!value)),
                 other => Err(no_overload("!", &[other])),
             },
-            Expr::Negate(of) => match self.eval(of)? {
-                Value::Int(value) => value.checked_neg().map(Value::Int).ok_or_else(overflow),
-                Value::Double(value) => Ok(Value::Double(-value)),
-                Value::Duration(value) => value
-                    .checked_neg()
-                    .map(Value::Duration)
-                    .ok_or_else(overflow),
-                other => Err(no_overload("-", &[other])),
-            },
+            Expr::Negate(of) => negated(self.eval(of)?),
             Expr::Binary(op @ (Op::And | Op::Or), two) => self.logic(*op, two),
             Expr::Binary(op, two) => {
                 let (a, b) = (self.eval(&two[0])?, self.eval(&two[1])?);
@@ -96,6 +83,40 @@ impl<'a> Scope<'a, '_> {
                 self.expand(*kind, &of, names, bodies)
             }
         }
+    }
+
+    fn optional_select(&mut self, of: &'a Expr, field: &str) -> Result<Value, CelError> {
+        let of = self.eval(of)?;
+        if let Value::Opaque(of) = of {
+            let found = of.field(field, self.budget).ok();
+            return Ok(Value::Optional(found.map(Arc::new)));
+        }
+        Ok(optional_of(&of, |value| select(value, field)))
+    }
+
+    fn has(&mut self, of: &'a Expr, field: &str) -> Result<Value, CelError> {
+        match self.eval(of)? {
+            Value::Map(fields) => Ok(Value::Bool(fields.contains_key(field))),
+            Value::Opaque(of) => Ok(Value::Bool(of.field(field, self.budget).is_ok())),
+            Value::Optional(of) => Ok(Value::Bool(of.is_some_and(|of| select(&of, field).is_ok()))),
+            other => Err(no_overload("has", &[other])),
+        }
+    }
+
+    fn message(&mut self, fields: &'a [(String, bool, Expr)]) -> Result<Value, CelError> {
+        let mut made = BTreeMap::new();
+        for (name, optional, value) in fields {
+            match (optional, self.eval(value)?) {
+                (true, Value::Optional(None)) => {}
+                (true, Value::Optional(Some(value))) => {
+                    made.insert(name.clone(), value.as_ref().clone());
+                }
+                (_, value) => {
+                    made.insert(name.clone(), value);
+                }
+            }
+        }
+        Ok(Value::Map(Arc::new(made)))
     }
 
     fn name(&self, name: &str) -> Result<Value, CelError> {
@@ -269,6 +290,18 @@ fn items(of: &Value, two: bool) -> Result<Vec<(Value, Value)>, CelError> {
             Ok(fields.iter().map(entry).collect())
         }
         other => Err(no_overload("macro range", std::slice::from_ref(other))),
+    }
+}
+
+fn negated(value: Value) -> Result<Value, CelError> {
+    match value {
+        Value::Int(value) => value.checked_neg().map(Value::Int).ok_or_else(overflow),
+        Value::Double(value) => Ok(Value::Double(-value)),
+        Value::Duration(value) => value
+            .checked_neg()
+            .map(Value::Duration)
+            .ok_or_else(overflow),
+        other => Err(no_overload("-", &[other])),
     }
 }
 

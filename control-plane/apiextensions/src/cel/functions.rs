@@ -36,6 +36,10 @@ pub(super) fn call(
     values: &[Value],
     budget: &mut Budget,
 ) -> Result<Value, CelError> {
+    if let (true, [Value::Opaque(of), args @ ..]) = (method, values) {
+        let found = of.call(name, args, budget);
+        return found.unwrap_or_else(|| Err(no_overload(name, values)));
+    }
     let looked_at: u64 = values.iter().map(Value::size).sum();
     budget.spend(looked_at / 10)?;
     let found = match method {
@@ -183,7 +187,7 @@ fn numbers(name: &str, value: &Value) -> Found {
     Ok(Some(made))
 }
 
-fn printed(value: &Value) -> Option<String> {
+pub(super) fn printed(value: &Value) -> Option<String> {
     Some(match value {
         Value::Text(text) => text.as_ref().to_owned(),
         Value::Int(n) => n.to_string(),
@@ -236,6 +240,9 @@ fn makers(name: &str, values: &[Value]) -> Found {
             return fault(format!(
                 "URL parse error during conversion from string: {text}"
             ));
+        }
+        ("jsonpatch.escapeKey", [Value::Text(text)]) => {
+            Value::text(text.replace('~', "~0").replace('/', "~1"))
         }
         ("optional.of", [value]) => Value::Optional(Some(Arc::new(value.clone()))),
         ("optional.none", []) => Value::Optional(None),

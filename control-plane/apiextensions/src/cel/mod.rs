@@ -14,7 +14,7 @@ mod value;
 
 use std::collections::BTreeMap;
 
-pub use self::value::Value;
+pub use self::value::{Opaque, Value};
 
 /// What one expression may cost.
 pub const EXPRESSION_COST_MAX: u64 = 1_000_000;
@@ -128,6 +128,8 @@ enum Expr {
     Call(String, Option<Box<Expr>>, Vec<Expr>),
     List(Vec<Expr>),
     Map(Vec<(Expr, Expr)>),
+    /// A message: its type, its fields (name, whether it is optional, value).
+    Struct(String, Vec<(String, bool, Expr)>),
     Not(Box<Expr>),
     Negate(Box<Expr>),
     Binary(Op, Box<[Expr; 2]>),
@@ -188,6 +190,7 @@ fn children(expr: &Expr) -> Vec<&Expr> {
             .iter()
             .flat_map(|(key, value)| [key, value])
             .collect(),
+        Expr::Struct(_, fields) => fields.iter().map(|(_, _, value)| value).collect(),
         Expr::Macro(_, of, _, bodies) => std::iter::once(&**of).chain(bodies).collect(),
     }
 }
@@ -215,6 +218,11 @@ const TYPES: [&str; 9] = [
 fn check_names<'a>(expr: &'a Expr, bound: &mut Vec<&'a str>) -> Result<(), CelError> {
     let before = bound.len();
     match expr {
+        Expr::Struct(name, _)
+            if name != "JSONPatch" && name.split('.').next() != Some("Object") =>
+        {
+            return Err(CelError::Undeclared(name.clone()));
+        }
         Expr::Name(name) if !bound.contains(&name.as_str()) && !TYPES.contains(&name.as_str()) => {
             return Err(CelError::Undeclared(name.clone()));
         }

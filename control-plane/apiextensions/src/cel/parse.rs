@@ -322,7 +322,12 @@ impl Parser {
             if matches!(self.peek(), Token::Sign("." | ".?" | "[?" | "[")) {
                 self.step()?;
             }
-            if self.take(".") {
+            if matches!(self.peek(), Token::Sign("{"))
+                && let Some(name) = path_of(&expr)
+            {
+                self.at += 1;
+                expr = Expr::Struct(name, self.fields()?);
+            } else if self.take(".") {
                 let name = self.name()?;
                 expr = if self.take("(") {
                     let args = self.list(")")?;
@@ -403,6 +408,24 @@ impl Parser {
         })
     }
 
+    /// The fields of a message; the brace is read.
+    fn fields(&mut self) -> Result<Vec<(String, bool, Expr)>, CelError> {
+        let mut fields = Vec::new();
+        while !self.take("}") {
+            if !fields.is_empty() {
+                self.expect(",")?;
+                if self.take("}") {
+                    break;
+                }
+            }
+            let optional = self.take("?");
+            let name = self.name()?;
+            self.expect(":")?;
+            fields.push((name, optional, self.expr()?));
+        }
+        Ok(fields)
+    }
+
     fn entries(&mut self) -> Result<Vec<(Expr, Expr)>, CelError> {
         let mut entries = Vec::new();
         while !self.take("}") {
@@ -438,10 +461,20 @@ fn method(of: Expr, name: String, args: Vec<Expr>) -> Result<Expr, CelError> {
             let [variable, init, body] = three(args)?;
             return Ok(Expr::Bind(variable_of(&variable)?, Box::new([init, body])));
         }
-        if matches!(
-            space,
-            "sets" | "math" | "optional" | "format" | "strings" | "lists" | "base64"
-        ) {
+        let canonical = (space, name.as_str()) == ("ip", "isCanonical");
+        if canonical
+            || matches!(
+                space,
+                "sets"
+                    | "math"
+                    | "optional"
+                    | "format"
+                    | "strings"
+                    | "lists"
+                    | "base64"
+                    | "jsonpatch"
+            )
+        {
             return Ok(Expr::Call(format!("{space}.{name}"), None, args));
         }
     }
@@ -462,6 +495,15 @@ fn method(of: Expr, name: String, args: Vec<Expr>) -> Result<Expr, CelError> {
         names.push(variable_of(&args.next().unwrap_or(Expr::List(Vec::new())))?);
     }
     Ok(Expr::Macro(kind, Box::new(of), names, args.collect()))
+}
+
+/// `a.b.c` as the name of a type.
+fn path_of(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Name(name) => Some(name.clone()),
+        Expr::Select(of, field) => Some(format!("{}.{field}", path_of(of)?)),
+        _ => None,
+    }
 }
 
 fn three(args: Vec<Expr>) -> Result<[Expr; 3], CelError> {

@@ -5,9 +5,39 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use proto_api::quantity::Quantity;
 use serde_json::Value as Json;
+
+use super::{Budget, CelError};
+
+/// A value that the caller brings: what it answers is its own affair.
+pub trait Opaque: std::fmt::Debug + Send + Sync {
+    /// Its type, for messages.
+    fn type_name(&self) -> &'static str;
+
+    /// Its field `name`.
+    ///
+    /// # Errors
+    /// It has none of that name, or its value cannot be made.
+    fn field(&self, name: &str, budget: &mut Budget) -> Result<Value, CelError> {
+        let _ = budget;
+        Err(CelError::NoSuchKey(name.to_owned()))
+    }
+
+    /// Its method `name`; nothing when it has none that takes these.
+    fn call(
+        &self,
+        name: &str,
+        args: &[Value],
+        budget: &mut Budget,
+    ) -> Option<Result<Value, CelError>> {
+        let _ = (name, args, budget);
+        None
+    }
+}
 
 /// A value.
 #[derive(Debug, Clone)]
@@ -44,6 +74,8 @@ pub enum Value {
     Optional(Option<Arc<Value>>),
     /// A type's name.
     Type(&'static str),
+    /// The caller's.
+    Opaque(Arc<dyn Opaque>),
 }
 
 impl Value {
@@ -77,7 +109,36 @@ impl Value {
         }
     }
 
-    pub(crate) const fn type_name(&self) -> &'static str {
+    /// As JSON; nothing when it is none.
+    #[must_use]
+    pub fn to_json(&self) -> Option<Json> {
+        Some(match self {
+            Self::Null | Self::Optional(None) => Json::Null,
+            Self::Bool(value) => Json::from(*value),
+            Self::Int(value) => Json::from(*value),
+            Self::Uint(value) => Json::from(*value),
+            Self::Double(value) => Json::from(*value),
+            Self::Text(text) => Json::from(&**text),
+            Self::Bytes(bytes) => Json::from(BASE64.encode(bytes)),
+            Self::List(items) => {
+                let items: Option<Vec<Json>> = items.iter().map(Self::to_json).collect();
+                Json::Array(items?)
+            }
+            Self::Map(fields) => {
+                let fields = fields.iter();
+                let fields = fields.map(|(name, value)| Some((name.clone(), value.to_json()?)));
+                Json::Object(fields.collect::<Option<serde_json::Map<_, _>>>()?)
+            }
+            Self::Optional(Some(value)) => value.to_json()?,
+            Self::Timestamp(at) => Json::from(at.to_string()),
+            Self::Duration(_) | Self::Quantity(_) | Self::Ip(_) | Self::Cidr(..) => {
+                Json::from(super::functions::printed(self)?)
+            }
+            Self::Type(_) | Self::Opaque(_) => return None,
+        })
+    }
+
+    pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "null_type",
             Self::Bool(_) => "bool",
@@ -95,6 +156,7 @@ impl Value {
             Self::Cidr(..) => "net.CIDR",
             Self::Optional(_) => "optional_type",
             Self::Type(_) => "type",
+            Self::Opaque(own) => own.type_name(),
         }
     }
 
@@ -129,6 +191,7 @@ impl Value {
             (Self::Ip(a), Self::Ip(b)) => a == b,
             (Self::Cidr(a, x), Self::Cidr(b, y)) => a == b && x == y,
             (Self::Type(a), Self::Type(b)) => a == b,
+            (Self::Opaque(a), Self::Opaque(b)) => Arc::ptr_eq(a, b),
             _ => self.order(other).is_some_and(Ordering::is_eq),
         }
     }

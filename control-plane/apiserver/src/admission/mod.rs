@@ -7,13 +7,6 @@
 
 mod certificates;
 mod defaults;
-#[expect(
-    dead_code,
-    unused_imports,
-    clippy::unused_self,
-    clippy::unused_async,
-    reason = "policies and webhooks are asked here"
-)]
 pub(crate) mod dynamic;
 mod limits;
 mod namespace;

@@ -212,7 +212,7 @@ impl Server {
             registry.clone(),
             Arc::clone(&authorizer),
         );
-        let dynamic = Dynamic::new(Arc::clone(&cache), registry.clone());
+        let dynamic = Dynamic::new(Arc::clone(&cache), registry.clone(), &authorizer);
         Self {
             store,
             cache,

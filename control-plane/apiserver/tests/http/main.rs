@@ -13,6 +13,7 @@ mod encodings;
 mod kinds;
 mod limits;
 mod nodes;
+mod policies;
 mod refusals;
 mod rules;
 

@@ -4,17 +4,22 @@
 //! policy decides or how a webhook is reached. A write that nobody is asked about pays for one
 //! look at the configuration's versions.
 
+mod authorizer;
 mod notes;
+mod policy;
 mod request;
 mod rules;
+mod told;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
 pub use self::notes::{NoteLevel, Notes};
+use self::policy::{Policies, Turns};
 pub(crate) use self::request::{Operation, Request};
-pub(crate) use self::rules::{Matcher, World};
+pub(crate) use self::rules::World;
+use crate::auth::Authorizer;
 use crate::cache::WatchCache;
 use crate::registry::Registry;
 use crate::server::{Reviews, WriteContext};
@@ -25,6 +30,7 @@ use crate::status::StatusError;
 pub(crate) struct Dynamic {
     cache: Arc<WatchCache>,
     registry: Registry,
+    policies: Policies,
 }
 
 /// Whether an object was changed.
@@ -35,8 +41,17 @@ pub(crate) enum Mutated {
 }
 
 impl Dynamic {
-    pub(crate) fn new(cache: Arc<WatchCache>, registry: Registry) -> Self {
-        Self { cache, registry }
+    pub(crate) fn new(
+        cache: Arc<WatchCache>,
+        registry: Registry,
+        authorizer: &Arc<Authorizer>,
+    ) -> Self {
+        let policies = Policies::new(&cache, &registry, authorizer);
+        Self {
+            cache,
+            registry,
+            policies,
+        }
     }
 
     /// What rules are matched against.
@@ -53,20 +68,32 @@ impl Dynamic {
     }
 
     fn is_empty(&self) -> bool {
-        true
+        self.policies.is_empty()
     }
 
     /// Lets mutating policies, then mutating webhooks, change `object` (null for a deletion).
     ///
     /// # Errors
     /// The write is refused.
+    #[expect(clippy::unused_async, reason = "webhooks are waited for here")]
     pub(crate) async fn mutate(
         &self,
         request: &Request<'_>,
         object: &mut Value,
     ) -> Result<Mutated, StatusError> {
-        let _ = (request, object, self.world());
-        Ok(Mutated::No)
+        let mut turns = Turns::default();
+        let mut mutated = self
+            .policies
+            .mutate(request, object, self.world(), &mut turns)?;
+        if turns.are_left()
+            && self
+                .policies
+                .mutate(request, object, self.world(), &mut turns)?
+                == Mutated::Yes
+        {
+            mutated = Mutated::Yes;
+        }
+        Ok(mutated)
     }
 
     /// Asks validating policies, then validating webhooks, about the finished `object` (null for a
@@ -74,12 +101,12 @@ impl Dynamic {
     ///
     /// # Errors
     /// The write is refused.
+    #[expect(clippy::unused_async, reason = "webhooks are waited for here")]
     pub(crate) async fn validate(
         &self,
         request: &Request<'_>,
         object: &Value,
     ) -> Result<(), StatusError> {
-        let _ = (request, object);
-        Ok(())
+        self.policies.validate(request, object, self.world())
     }
 }
