@@ -4,7 +4,8 @@ use proto_api::types::Object as TypedObject;
 use proto_api::types::apps::v1::{Deployment, ReplicaSet};
 use proto_api::types::coordination::v1::Lease;
 use proto_api::types::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    Secret, Service, ServiceAccount,
 };
 use proto_api::types::discovery::v1::EndpointSlice;
 use proto_api::types::policy::v1::PodDisruptionBudget;
@@ -42,6 +43,8 @@ kinds! {
     Lease => LEASES;
     Namespace => NAMESPACES;
     Node => NODES;
+    PersistentVolume => PERSISTENT_VOLUMES;
+    PersistentVolumeClaim => PERSISTENT_VOLUME_CLAIMS;
     PodDisruptionBudget => POD_DISRUPTION_BUDGETS;
     ReplicaSet => REPLICA_SETS;
     Secret => SECRETS;

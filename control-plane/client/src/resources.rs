@@ -32,6 +32,10 @@ resources! {
     SERVICE_ACCOUNTS = "", "v1", "serviceaccounts", "ServiceAccount", Namespaced;
     /// Events.
     EVENTS = "", "v1", "events", "Event", Namespaced;
+    /// Persistent volumes.
+    PERSISTENT_VOLUMES = "", "v1", "persistentvolumes", "PersistentVolume", Cluster;
+    /// Persistent volume claims.
+    PERSISTENT_VOLUME_CLAIMS = "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", Namespaced;
     /// Endpoint slices.
     ENDPOINT_SLICES = "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", Namespaced;
     /// Leases.

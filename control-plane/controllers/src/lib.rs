@@ -22,6 +22,7 @@ mod replica_set;
 mod runner;
 mod service_account;
 mod service_pods;
+mod volume_protection;
 
 use std::sync::Arc;
 
@@ -83,6 +84,7 @@ pub async fn run(informers: Informers, config: Config, shutdown: CancellationTok
         pod_gc::PodGcController as "pod-garbage-collector",
         replica_set::ReplicaSetController as "replicaset-controller",
         service_account::ServiceAccountController as "serviceaccount-controller",
+        volume_protection::VolumeProtectionController as "pvc-protection-controller",
     );
     drop(context);
     supervisor.join().await;

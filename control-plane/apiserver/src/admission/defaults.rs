@@ -1,5 +1,6 @@
 //! Classes that objects get or must name: DefaultStorageClass, DefaultIngressClass, RuntimeClass;
-//! and the taint of a new node (TaintNodesByCondition).
+//! the taint of a new node (TaintNodesByCondition); and the finalizer that keeps storage in use
+//! (StorageObjectInUseProtection).
 
 use std::sync::Arc;
 
@@ -26,7 +27,11 @@ impl Admission {
         object: &mut Value,
     ) -> Result<(), StatusError> {
         match target.kind.kind {
-            "PersistentVolumeClaim" => self.default_storage_class(object),
+            "PersistentVolumeClaim" => {
+                self.default_storage_class(object);
+                protect(object, "kubernetes.io/pvc-protection");
+            }
+            "PersistentVolume" => protect(object, "kubernetes.io/pv-protection"),
             "Ingress" => self.default_ingress_class(target, object)?,
             "Pod" => self.complete_runtime_class(target, object)?,
             "Node" => taint_new_node(object),
@@ -183,6 +188,16 @@ impl Admission {
 }
 
 /// TaintNodesByCondition: nothing lands on a node before it is known to be ready.
+/// Whoever follows the users of storage takes the finalizer away.
+fn protect(object: &mut Value, finalizer: &str) {
+    let mut held = tree::list(object, &["metadata", "finalizers"]).to_vec();
+    if held.iter().all(|one| one != finalizer) {
+        held.push(json!(finalizer));
+        let meta = tree::object_mut(object, "metadata");
+        meta.insert("finalizers".to_owned(), json!(held));
+    }
+}
+
 fn taint_new_node(node: &mut Value) {
     let ready = tree::list(node, &["status", "conditions"])
         .iter()
