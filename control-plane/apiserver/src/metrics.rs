@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::audit::Counts;
-use crate::flow::Priority;
+use crate::flow::FlowMetrics;
 use crate::http::{Response, text_response};
 use crate::server::Server;
 
@@ -32,122 +32,6 @@ struct VerbLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResourceLabels {
     resource: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LevelLabels {
-    priority_level: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SchemaLabels {
-    priority_level: &'static str,
-    flow_schema: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusedLabels {
-    priority_level: &'static str,
-    flow_schema: &'static str,
-    reason: &'static str,
-}
-
-/// What priority and fairness counts.
-#[derive(Debug, Clone)]
-pub(crate) struct FlowMetrics {
-    running: Family<LevelLabels, Gauge<i64, AtomicI64>>,
-    waiting: Family<LevelLabels, Gauge<i64, AtomicI64>>,
-    dispatched: Family<SchemaLabels, Counter>,
-    refused: Family<RefusedLabels, Counter>,
-    waits: Family<SchemaLabels, Histogram, fn() -> Histogram>,
-}
-
-impl Default for FlowMetrics {
-    fn default() -> Self {
-        Self {
-            running: Family::default(),
-            waiting: Family::default(),
-            dispatched: Family::default(),
-            refused: Family::default(),
-            waits: Family::new_with_constructor(latency as fn() -> Histogram),
-        }
-    }
-}
-
-impl FlowMetrics {
-    fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "apiserver_flowcontrol_current_inflight_requests",
-            "Requests that run",
-            self.running.clone(),
-        );
-        registry.register(
-            "apiserver_flowcontrol_current_inqueue_requests",
-            "Requests that wait for a seat",
-            self.waiting.clone(),
-        );
-        registry.register(
-            "apiserver_flowcontrol_dispatched_requests",
-            "Requests that got a seat",
-            self.dispatched.clone(),
-        );
-        registry.register(
-            "apiserver_flowcontrol_rejected_requests",
-            "Requests that got no seat",
-            self.refused.clone(),
-        );
-        registry.register(
-            "apiserver_flowcontrol_request_wait_duration_seconds",
-            "Time that requests waited for their seat",
-            self.waits.clone(),
-        );
-    }
-
-    pub(crate) fn running(&self, priority: Priority, more: i64) {
-        let priority_level = priority.name();
-        self.running
-            .get_or_create(&LevelLabels { priority_level })
-            .inc_by(more);
-    }
-
-    pub(crate) fn waiting(&self, priority: Priority, more: i64) {
-        let priority_level = priority.name();
-        self.waiting
-            .get_or_create(&LevelLabels { priority_level })
-            .inc_by(more);
-    }
-
-    pub(crate) fn dispatched(&self, priority: Priority, flow_schema: &'static str) {
-        let labels = SchemaLabels {
-            priority_level: priority.name(),
-            flow_schema,
-        };
-        self.dispatched.get_or_create(&labels).inc();
-    }
-
-    pub(crate) fn waited(&self, priority: Priority, flow_schema: &'static str, wait: Duration) {
-        let labels = SchemaLabels {
-            priority_level: priority.name(),
-            flow_schema,
-        };
-        self.waits
-            .get_or_create(&labels)
-            .observe(wait.as_secs_f64());
-    }
-
-    pub(crate) fn refused(
-        &self,
-        priority: Priority,
-        flow_schema: &'static str,
-        reason: &'static str,
-    ) {
-        let labels = RefusedLabels {
-            priority_level: priority.name(),
-            flow_schema,
-            reason,
-        };
-        self.refused.get_or_create(&labels).inc();
-    }
 }
 
 /// Upper bounds of the latency buckets, in seconds.

@@ -20,6 +20,7 @@ mod openapi;
 mod patch;
 mod pod_streams;
 mod reviews;
+mod seats;
 mod selectors;
 mod token;
 mod update;
@@ -47,7 +48,7 @@ pub(crate) use self::selectors::read_queries;
 use crate::audit::{AuditLog, Trail};
 use crate::auth::{TokenKeys, User};
 use crate::field::{FieldError, Path};
-use crate::flow::{self, Flow};
+use crate::flow::{Flow, Sorted};
 use crate::http::{
     Accept, Peer, Query, Request, RequestInfo, ResourcePath, Response, compressed, held,
     refuse_oversize, status_response,
@@ -69,7 +70,7 @@ pub(crate) struct Api {
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
-    pub(crate) flow: Flow,
+    pub(crate) flow: Arc<Flow>,
     pub(crate) audit: Option<AuditLog>,
     pub(crate) version: serde_json::Value,
     /// Ends long answers at shutdown.
@@ -105,7 +106,8 @@ impl Api {
         let id = audit_id(request.headers());
         let trail = self.trail(&peer, &info, &request, &id);
         let notes = Arc::new(Notes::default());
-        let asked = (trail.clone(), Arc::clone(&notes));
+        let mut sorted = None;
+        let asked = (trail.clone(), Arc::clone(&notes), &mut sorted);
         let asked = Arc::clone(&self).answer(&peer, info, query, request, asked);
         let mut answer = match Box::pin(asked).await {
             Ok(answer) => answer,
@@ -119,6 +121,9 @@ impl Api {
             }
         };
         add_warnings(&mut answer, &notes.warnings());
+        if let Some(sorted) = sorted {
+            sorted.tell(answer.headers_mut());
+        }
         let answer = named(id, answer);
         let code = answer.status().as_u16();
         let elapsed = started.elapsed();
@@ -134,7 +139,7 @@ impl Api {
         info: RequestInfo,
         query: Query,
         request: Request,
-        (trail, notes): (Option<Arc<Trail>>, Arc<Notes>),
+        (trail, notes, sorted): (Option<Arc<Trail>>, Arc<Notes>, &mut Option<Sorted>),
     ) -> Result<Response, StatusError> {
         refuse_oversize(&request)?;
         let user = self.authenticate(peer, request.headers(), request.uri().path())?;
@@ -143,10 +148,9 @@ impl Api {
             trail.user(&user, acting.as_ref());
         }
         let user = acting.unwrap_or(user);
-        let admitted = self
-            .flow
-            .admit(&user, flow_request(&info, request.uri().path()))
-            .await?;
+        let asks = seats::asks(&self.server, &info, &query, request.uri().path());
+        let sorted = sorted.insert(self.flow.sort(&user, &asks));
+        let admitted = self.flow.admit(sorted, &user, &asks).await?;
         let long_running = is_long_running(&info);
         let call = Call {
             user: Arc::new(user),
@@ -169,21 +173,6 @@ impl Api {
         }
         let answer = compressed(answer, &call.headers).await;
         Ok(held(answer, admitted))
-    }
-}
-
-/// What priority and fairness looks at.
-fn flow_request<'a>(info: &'a RequestInfo, path: &str) -> flow::Request<'a> {
-    match &info.resource {
-        Some(resource) => flow::Request {
-            group: &resource.group,
-            resource: &resource.plural,
-            probe: false,
-        },
-        None => flow::Request {
-            probe: matches!(path.split('/').nth(1), Some("healthz" | "livez" | "readyz")),
-            ..flow::Request::default()
-        },
     }
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::EXEMPT;
 
 const CATCH_ALL: &str = "catch-all";
-const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
+/// Whether the server keeps the spec as it was made.
+pub(crate) const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 const EVERYONE: Sender = Sender::Groups(&["system:unauthenticated", "system:authenticated"]);
 const NODES: Sender = Sender::Groups(&["system:nodes"]);
 const MANAGER: &str = "system:kube-controller-manager";
@@ -268,17 +269,33 @@ fn is_mandatory(name: &str) -> bool {
     name == EXEMPT || name == CATCH_ALL
 }
 
+/// The schemas whose spec is fixed.
+pub(crate) fn mandatory_schemas() -> impl Iterator<Item = Value> {
+    SCHEMAS
+        .iter()
+        .filter(|schema| is_mandatory(schema.0))
+        .map(object)
+}
+
+/// The schema of all that no other matches.
+pub(crate) fn catch_all() -> Value {
+    let mut fixed = mandatory_schemas();
+    let found = fixed.find(|schema| schema["metadata"]["name"] == CATCH_ALL);
+    found.unwrap_or_default()
+}
+
+/// The levels whose spec is fixed.
+pub(crate) fn mandatory_levels() -> impl Iterator<Item = Value> {
+    let named = |level: &Value| level["metadata"]["name"].as_str().is_some_and(is_mandatory);
+    levels().into_iter().filter(named)
+}
+
 /// The schema whose spec is fixed, if `name` is one.
 pub(super) fn mandatory_schema(name: &str) -> Option<Value> {
-    let schema = SCHEMAS.iter().find(|schema| schema.0 == name)?;
-    is_mandatory(name).then(|| object(schema))
+    mandatory_schemas().find(|schema| schema["metadata"]["name"] == name)
 }
 
 /// The level whose spec is fixed, if `name` is one.
 pub(super) fn mandatory_level(name: &str) -> Option<Value> {
-    if !is_mandatory(name) {
-        return None;
-    }
-    let of_name = |level: &Value| level["metadata"]["name"] == name;
-    levels().into_iter().find(of_name)
+    mandatory_levels().find(|level| level["metadata"]["name"] == name)
 }

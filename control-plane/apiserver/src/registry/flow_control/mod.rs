@@ -1,5 +1,5 @@
-//! FlowSchema and PriorityLevelConfiguration: which requests share which part of the server. They
-//! are kept and shown as upstream's; this server's own limits do not follow them.
+//! FlowSchema and PriorityLevelConfiguration: which requests share which part of the server. What
+//! is done with them is in `flow/`.
 
 mod bootstrap;
 mod rules;
@@ -13,7 +13,9 @@ use crate::field::{FieldError, Path};
 use crate::tree;
 use crate::validation::Place;
 
-pub(crate) use self::bootstrap::{levels, schemas};
+pub(crate) use self::bootstrap::{
+    AUTO_UPDATE, catch_all, levels, mandatory_levels, mandatory_schemas, schemas,
+};
 pub(super) use self::table::{LEVEL_TABLE, SCHEMA_TABLE};
 
 const EXEMPT: &str = "exempt";
