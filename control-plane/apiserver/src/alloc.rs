@@ -1,11 +1,11 @@
 //! Unique numbers of services: cluster addresses and node ports.
 //!
 //! Owns: the index of what is taken, fed from the store, and the choice of a free one. Every taken
-//! number is a key of its own in the store (`x/ip/…`, `x/nodeport/…`), written in the commit of its
-//! service with "must be absent": two writers cannot both get it, and a crash between choice and
-//! commit leaves nothing behind.
+//! number is a key of its own in the store (an IPAddress object, `x/nodeport/…`), written in the
+//! commit of its service with "must be absent": two writers cannot both get it, and a crash between
+//! choice and commit leaves nothing behind.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use parking_lot::RwLock;
@@ -158,6 +158,12 @@ impl ServiceCidr {
         Family::of(address) == self.family && offset > 0 && offset <= u128::from(self.last())
     }
 
+    /// Whether `address` is in the range at all.
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
+        let offset = number(address).wrapping_sub(self.network);
+        Family::of(address) == self.family && offset < self.size()
+    }
+
     /// Addresses at the start that are left to explicit requests: min(max(16, size/16), 256).
     fn static_band(self) -> u64 {
         let band = (self.size() / 16).clamp(16, 256);
@@ -219,22 +225,30 @@ impl ServiceRanges {
     }
 }
 
-/// What is taken, by store key; the value names the owner.
+/// What is taken, by store key.
 #[derive(Debug, Default)]
 pub struct AllocationIndex {
-    taken: RwLock<HashMap<Box<str>, Box<[u8]>>>,
+    taken: RwLock<HashSet<Box<str>>>,
 }
 
 /// Whether a store key is that of a number; other keys that are no object's are left alone (they
 /// may be of a later version).
 pub(crate) fn is_number(key: &str) -> bool {
-    key.starts_with("x/ip/") || key.starts_with("x/nodeport/")
+    key.starts_with("x/nodeport/") || key.starts_with(ADDRESSES)
 }
 
-/// Store key of a cluster address.
+/// What the store keys of IPAddress objects begin with.
+const ADDRESSES: &str = "o/networking.k8s.io/ipaddresses//";
+
+/// Store key of a cluster address: that of its IPAddress object.
 #[must_use]
 pub fn ip_key(address: IpAddr) -> String {
-    format!("x/ip/{address}")
+    format!("{ADDRESSES}{address}")
+}
+
+/// The address whose store key this is.
+pub(crate) fn ip_of(key: &str) -> Option<IpAddr> {
+    key.strip_prefix(ADDRESSES)?.parse().ok()
 }
 
 /// Store key of a node port.
@@ -244,15 +258,12 @@ pub fn node_port_key(protocol: &str, port: u16) -> String {
 }
 
 impl AllocationIndex {
-    pub(crate) fn reset<'a>(&self, entries: impl Iterator<Item = (&'a str, &'a [u8])>) {
-        let taken = entries
-            .map(|(key, owner)| (key.into(), owner.into()))
-            .collect();
-        *self.taken.write() = taken;
+    pub(crate) fn reset(&self, taken: impl Iterator<Item = Box<str>>) {
+        *self.taken.write() = taken.collect();
     }
 
-    pub(crate) fn insert(&self, key: &str, owner: &[u8]) {
-        self.taken.write().insert(key.into(), owner.into());
+    pub(crate) fn insert(&self, key: &str) {
+        self.taken.write().insert(key.into());
     }
 
     pub(crate) fn remove(&self, key: &str) {
@@ -262,7 +273,7 @@ impl AllocationIndex {
     /// Whether nobody has `key`.
     #[must_use]
     pub fn is_free(&self, key: &str) -> bool {
-        !self.taken.read().contains_key(key)
+        !self.taken.read().contains(key)
     }
 
     /// A free address: from the upper band first, searched from a point that `random` chooses, so
@@ -277,7 +288,7 @@ impl AllocationIndex {
         upper
             .chain(lower)
             .map(|offset| cidr.address(offset))
-            .find(|address| !taken.contains_key(ip_key(*address).as_str()))
+            .find(|address| !taken.contains(ip_key(*address).as_str()))
     }
 
     /// A port that is free for all of `protocols`; the upper band first.
@@ -292,7 +303,7 @@ impl AllocationIndex {
             .find(|port| {
                 protocols
                     .iter()
-                    .all(|protocol| !taken.contains_key(node_port_key(protocol, *port).as_str()))
+                    .all(|protocol| !taken.contains(node_port_key(protocol, *port).as_str()))
             })
     }
 }
@@ -313,6 +324,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_key_of_an_address_is_that_of_its_object() {
+        let key = crate::object::store_key("networking.k8s.io", "ipaddresses", "", "10.96.0.7");
+        let address = IpAddr::from([10, 96, 0, 7]);
+        assert_eq!(ip_key(address), key);
+        assert_eq!(ip_of(&key), Some(address));
+        assert_eq!(ip_of(&node_port_key("TCP", 30_000)), None);
+    }
+
+    #[test]
     fn a_range_gives_every_address_once_and_then_none() {
         let cidr: ServiceCidr = "10.96.0.0/28".parse().unwrap();
         let index = AllocationIndex::default();
@@ -321,7 +341,7 @@ mod tests {
             let address = index.free_ip(cidr, random * 7919).unwrap();
             assert!(cidr.allows(address), "{address}");
             assert!(seen.insert(address));
-            index.insert(&ip_key(address), b"o");
+            index.insert(&ip_key(address));
         }
         assert_eq!(index.free_ip(cidr, 3), None);
         index.remove(&ip_key(cidr.address(5)));
@@ -361,7 +381,7 @@ mod tests {
     fn a_node_port_is_free_for_all_its_protocols() {
         let index = AllocationIndex::default();
         assert_eq!(index.free_node_port(&["TCP", "UDP"], 0), Some(30_086));
-        index.insert(&node_port_key("UDP", 30_086), b"o");
+        index.insert(&node_port_key("UDP", 30_086));
         assert_eq!(index.free_node_port(&["TCP", "UDP"], 0), Some(30_087));
         assert_eq!(index.free_node_port(&["TCP"], 0), Some(30_086));
     }

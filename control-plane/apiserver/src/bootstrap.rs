@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use crate::addresses;
 use crate::registry::{flow_control, priority_class};
 use crate::server::{Server, WriteContext};
 use crate::status::StatusError;
@@ -58,10 +59,7 @@ fn fixed_objects(server: &Server) -> Vec<(&'static str, &'static str, Value)> {
     let levels = levels.map(|level| (group, "prioritylevelconfigurations", level));
     let schemas = flow_control::schemas().into_iter();
     let schemas = schemas.map(|schema| (group, "flowschemas", schema));
-    let range = json!({
-        "metadata": {"name": SERVICE},
-        "spec": {"cidrs": server.service_ranges.texts()},
-    });
+    let range = addresses::default_range(server);
     let range = ("networking.k8s.io", "servicecidrs", range);
     let all = classes.chain(levels).chain(schemas);
     all.chain(std::iter::once(range)).collect()

@@ -5,6 +5,7 @@
 //! for the picture. Start it with [`ApiServer::start`]; callers in this process use
 //! [`server::Server`], which the handle gives out.
 
+mod addresses;
 mod admission;
 pub mod alloc;
 mod audit;
@@ -26,6 +27,7 @@ pub mod pki;
 pub mod registry;
 mod sealing;
 pub mod server;
+mod signing;
 mod start;
 pub mod status;
 mod tables;

@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::addresses;
 use crate::alloc::{CidrError, ServiceCidr, ServiceRanges};
 use crate::audit::{self, AuditConfig, AuditLog};
 use crate::auth::{MASTERS, rbac};
 use crate::bootstrap::bootstrap;
 use crate::cache::{self, PumpError, WatchCache};
 use crate::custom;
-use crate::flow::Flow;
+use crate::flow::{self, Flow};
 use crate::handlers::{Api, Discovery, OpenApi};
 use crate::http::{Listener, serve};
 use crate::members::{Member, Members};
@@ -31,6 +32,7 @@ use crate::pki::{Kubeconfig, Pki, PkiError, write_kubeconfig};
 use crate::registry::Registry;
 use crate::sealing::SealedStore;
 use crate::server::Server;
+use crate::signing;
 use crate::status::StatusError;
 
 /// The Kubernetes version whose API this is.
@@ -195,8 +197,7 @@ impl ApiServer {
         // From here on a failure must stop the pump.
         let guard = pump_stop.clone().drop_guard();
         let server = Arc::new(Server::new(store, cache, registry.clone(), service_ranges));
-        bootstrap(&server, advertise).await?;
-        rbac::reconcile(&server).await?;
+        write_first(&server, advertise).await?;
         let own = Member {
             identity: config.identity.clone(),
             api: advertise,
@@ -210,22 +211,23 @@ impl ApiServer {
         let discovery = Discovery::new(registry, &advertise.to_string());
         let audit = start_audit(config.audit.clone(), &tasks, &stop);
         let metrics = Metrics::new(audit.as_ref().map(|log| Arc::clone(log.counts())));
+        let flow = Arc::new(Flow::new(metrics.flow()));
+        flow::load(&flow, &server)?;
         let api = Arc::new(Api {
             server: Arc::clone(&server),
             nodes: node_streams,
             tokens: Arc::clone(config.pki.tokens()),
             openapi: OpenApi::default(),
             discovery,
-            flow: Flow::new(metrics.flow()),
+            flow: Arc::clone(&flow),
             metrics,
             audit,
             version: version(),
             stop: stop.clone(),
             tasks: tasks.clone(),
         });
-        tasks.spawn(rbac::follow(Arc::clone(&server), stop.clone()));
+        hold_true(&server, flow, &config.pki, (&tasks, &stop));
         tasks.spawn(stop.clone().run_until_cancelled_owned(reseal(sealed)));
-        tasks.spawn(custom::run(Arc::clone(&server), stop.clone()));
         serve_all(&api, sockets, &tls, &stop);
         guard.disarm();
         let (leaving, membership) = (CancellationToken::new(), TaskTracker::new());
@@ -245,6 +247,28 @@ impl ApiServer {
             pump,
         })
     }
+}
+
+/// Writes what every cluster has, as far as it is missing.
+async fn write_first(server: &Arc<Server>, advertise: SocketAddr) -> Result<(), StatusError> {
+    addresses::complete(server).await?;
+    bootstrap(server, advertise).await?;
+    rbac::reconcile(server).await
+}
+
+/// Starts what holds objects true that are the server's own.
+fn hold_true(
+    server: &Arc<Server>,
+    flow: Arc<Flow>,
+    pki: &Arc<Pki>,
+    (tasks, stop): (&TaskTracker, &CancellationToken),
+) {
+    let signer = signing::follow(Arc::clone(server), Arc::clone(pki), stop.clone());
+    tasks.spawn(signer);
+    tasks.spawn(rbac::follow(Arc::clone(server), stop.clone()));
+    tasks.spawn(addresses::follow(Arc::clone(server), stop.clone()));
+    tasks.spawn(flow::follow(flow, Arc::clone(server), stop.clone()));
+    tasks.spawn(custom::run(Arc::clone(server), stop.clone()));
 }
 
 /// Starts the writer of the audit log.

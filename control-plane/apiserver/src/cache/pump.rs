@@ -50,7 +50,7 @@ pub async fn load(cache: &WatchCache, store: &dyn Store) -> Result<u64, PumpErro
                 locate(key, |group, plural| cache.builtin(group, plural))
             else {
                 if is_number(key) {
-                    index.push((key.to_owned(), entry.value));
+                    index.push(key.into());
                 } else {
                     strays.push(Stray {
                         key: key.to_owned(),
@@ -61,6 +61,9 @@ pub async fn load(cache: &WatchCache, store: &dyn Store) -> Result<u64, PumpErro
                 continue;
             };
             let kind = &resource.kind;
+            if is_number(key) {
+                index.push(key.into());
+            }
             if let Some(obj) = decode(kind, &obj_key, &entry.value, entry.rev) {
                 maps.entry((kind.storage_group, kind.plural))
                     .or_default()
@@ -75,11 +78,7 @@ pub async fn load(cache: &WatchCache, store: &dyn Store) -> Result<u64, PumpErro
         resource.reset(maps.remove(&key).unwrap_or_default(), rev);
     }
     cache.reset_definitions(&definitions, &strays, rev);
-    cache.allocations.reset(
-        index
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_ref())),
-    );
+    cache.allocations.reset(index.into_iter());
     cache.set_applied(rev);
     Ok(rev)
 }
@@ -139,13 +138,13 @@ fn apply(cache: &WatchCache, batch: &Batch) {
         let Ok(key) = std::str::from_utf8(change.key()) else {
             continue;
         };
+        match change {
+            _ if !is_number(key) => {}
+            Change::Put { .. } => cache.allocations.insert(key),
+            Change::Delete { .. } => cache.allocations.remove(key),
+        }
         let Some((resource, obj_key)) = locate(key, |group, plural| cache.resource(group, plural))
         else {
-            match change {
-                _ if !is_number(key) => {}
-                Change::Put { value, .. } => cache.allocations.insert(key, value),
-                Change::Delete { .. } => cache.allocations.remove(key),
-            }
             continue;
         };
         match change {

@@ -40,7 +40,7 @@ mod secret;
 mod selectable;
 pub(crate) mod service;
 mod service_account;
-mod service_address;
+pub(crate) mod service_address;
 mod stateful_set;
 mod storage_class;
 mod strategy;

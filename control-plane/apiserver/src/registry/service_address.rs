@@ -1,14 +1,44 @@
 //! ServiceCIDR and IPAddress: the ranges that service addresses come from, and who has one.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use proto_api::names;
 use serde_json::{Value, json};
 
 use super::strategy::{NameRule, Prepare, Strategy};
+use crate::alloc::Family;
 use crate::field::FieldError;
 use crate::tables::{self, AGE, NAME, Table, age, column};
 use crate::tree;
 use crate::validation::{self, Cidr, Place};
+
+/// Who makes the addresses of services.
+pub(crate) const ALLOCATOR: &str = "ipallocator.k8s.io";
+const FAMILY_LABEL: &str = "ipaddress.kubernetes.io/ip-family";
+const ALLOCATOR_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
+
+/// The object that says that a service has `address`, without what every object has.
+pub(crate) fn of_service(address: IpAddr, namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IPAddress",
+        "metadata": {
+            "name": address.to_string(),
+            "labels": {FAMILY_LABEL: Family::of(address).name(), ALLOCATOR_LABEL: ALLOCATOR},
+        },
+        "spec": {"parentRef": {"resource": "services",
+            "namespace": namespace, "name": name}},
+    })
+}
+
+/// Whether the address is a service's, made by an API server.
+pub(crate) fn is_of_service(address: &Value) -> bool {
+    let parent = tree::at(address, &["spec", "parentRef"]);
+    tree::text(address, &["metadata", "labels", ALLOCATOR_LABEL]) == ALLOCATOR
+        && tree::text(parent, &["resource"]) == "services"
+        && tree::text(parent, &["group"]).is_empty()
+}
 
 #[derive(Debug)]
 pub(super) struct IpAddress;

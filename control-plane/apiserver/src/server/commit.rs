@@ -7,6 +7,7 @@ use control_plane_storage::{CommitError, Expect, Op, Rev};
 use serde_json::Value;
 
 use super::{Fence, Server, Target, WriteContext, WriteMode};
+use crate::alloc::ip_of;
 use crate::object::{Obj, encode, store_key};
 use crate::registry::Kind;
 use crate::registry::service::{Allocator, Numbers, Wanted};
@@ -191,6 +192,7 @@ impl Server {
                 let allocator = Allocator {
                     index: &self.cache.allocations,
                     ranges: self.service_ranges,
+                    more: self.added_ranges(),
                     held: &held,
                 };
                 wanted = allocator
@@ -201,15 +203,20 @@ impl Server {
             Change::Remove(_) => Numbers::default(),
         };
         let owner = Bytes::from(format!("{}/{}", target.key.namespace, target.key.name));
-        let takes = wanted
-            .iter()
-            .map(|w| Op::put(w.key.clone(), owner.clone(), Expect::Absent));
+        let taken = |want: &Wanted| {
+            let value = match ip_of(&want.key) {
+                Some(address) => encoded(&self.address_object(address, &target.key))?,
+                None => owner.clone(),
+            };
+            Ok(Op::put(want.key.clone(), value, Expect::Absent))
+        };
+        let takes = wanted.iter().map(taken).collect::<Result<Vec<Op>, _>>()?;
         let gives = held
             .0
             .iter()
             .filter(|key| !kept.0.contains(key))
             .map(|key| Op::delete(key.clone(), Expect::Any));
-        let ops = takes.chain(gives).collect();
+        let ops = takes.into_iter().chain(gives).collect();
         Ok((ops, wanted))
     }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Cluster, message};
+use super::{Cluster, message, until};
 
 /// One object and what its table says.
 struct Case {
@@ -247,9 +247,10 @@ async fn lives(cluster: &Cluster, case: &Case) {
     let admin = &cluster.admin;
     let first = admin.send("PATCH", &apply, &[APPLY], body.clone()).await;
     assert_eq!(first.status, 201, "{path}: {}", first.text());
+    let first = settled(cluster, &path, first.json()).await;
     let again = admin.send("PATCH", &apply, &[APPLY], body).await;
     assert_eq!(again.status, 200, "{path}: {}", again.text());
-    assert_eq!(again.json(), first.json(), "{path}: applied twice, changed");
+    assert_eq!(again.json(), first, "{path}: applied twice, changed");
 
     let table = admin
         .send("GET", &path, &[TABLE], String::new())
@@ -283,7 +284,28 @@ async fn lives(cluster: &Cluster, case: &Case) {
     let background = format!("{path}?propagationPolicy=Background");
     let gone = admin.send("DELETE", &background, &[], String::new()).await;
     assert_eq!(gone.status, 200, "{path}: {}", gone.text());
+    if is_range(&first) {
+        until("the range goes", async || {
+            admin.get(&path).await.status == 404
+        })
+        .await;
+    }
     assert_eq!(admin.get(&path).await.status, 404, "{path}");
+}
+
+fn is_range(object: &Value) -> bool {
+    object["kind"] == "ServiceCIDR"
+}
+
+/// The object once the server has done what it does about it.
+async fn settled(cluster: &Cluster, path: &str, made: Value) -> Value {
+    if !is_range(&made) {
+        return made;
+    }
+    let get = async || cluster.admin.get(path).await.json();
+    let ready = async || get().await["status"]["conditions"][0]["status"] == "True";
+    until("the range is ready", ready).await;
+    get().await
 }
 
 #[tokio::test]

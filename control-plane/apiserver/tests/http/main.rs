@@ -6,16 +6,19 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod addresses;
 mod authority;
 mod client;
 mod custom;
 mod encodings;
+mod fairness;
 mod kinds;
 mod limits;
 mod nodes;
 mod policies;
 mod refusals;
 mod rules;
+mod signing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +101,16 @@ impl Cluster {
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Waits for what the server does by itself.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_late| panic!("never: {what}"));
+}
 
 fn message(answer: &Answer) -> String {
     answer.json()["message"]

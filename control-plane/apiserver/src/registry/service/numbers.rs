@@ -56,6 +56,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Allocator<'a> {
     pub(crate) index: &'a AllocationIndex,
     pub(crate) ranges: ServiceRanges,
+    /// Ranges that were added to them, by family.
+    pub(crate) more: Vec<ServiceCidr>,
     pub(crate) held: &'a Numbers,
 }
 
@@ -109,7 +111,11 @@ impl Allocator<'_> {
         let mut all = Vec::new();
         for (i, range) in ranges.iter().enumerate() {
             let Some(text) = named.get(i) else {
-                let Some(ip) = self.index.free_ip(*range, random()) else {
+                let more = self.more.iter().filter(|it| it.family() == range.family());
+                let free = std::iter::once(range)
+                    .chain(more)
+                    .find_map(|range| self.index.free_ip(*range, random()));
+                let Some(ip) = free else {
                     let detail = "failed to allocate a serviceIP: range is full";
                     return Err(FieldError::invalid(&path, json!(named), detail));
                 };
@@ -144,7 +150,9 @@ impl Allocator<'_> {
             return Err(FieldError::invalid(&path, json!(named), detail));
         };
         let key = ip_key(ip);
-        if !range.allows(ip) && !self.held.0.contains(&key) {
+        let more = self.more.iter().filter(|it| it.family() == range.family());
+        let allowed = range.allows(ip) || { more }.any(|range| range.allows(ip));
+        if !allowed && !self.held.0.contains(&key) {
             let detail = format!(
                 "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The \
                  range of valid IPs is {range}"

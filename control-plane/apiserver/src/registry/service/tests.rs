@@ -22,6 +22,7 @@ fn fill_from(
     index: &AllocationIndex,
 ) -> Result<Vec<Wanted>, FieldError> {
     Allocator {
+        more: Vec::new(),
         index,
         ranges: ranges.parse().unwrap(),
         held: &Numbers::default(),
@@ -38,14 +39,20 @@ fn a_service_gets_an_address_and_a_node_port_of_its_own() {
     assert_eq!(one["spec"]["clusterIPs"], json!(["10.96.1.0"]));
     assert_eq!(one["spec"]["ports"][0]["nodePort"], 30_086);
     let keys: Vec<&str> = wanted.iter().map(|w| w.key.as_str()).collect();
-    assert_eq!(keys, ["x/ip/10.96.1.0", "x/nodeport/TCP/30086"]);
+    assert_eq!(
+        keys,
+        [
+            "o/networking.k8s.io/ipaddresses//10.96.1.0",
+            "x/nodeport/TCP/30086"
+        ]
+    );
     assert_eq!(Numbers::of(&one).0, keys);
 }
 
 #[test]
 fn a_taken_address_is_told_in_upstreams_words() {
     let index = AllocationIndex::default();
-    index.insert(&ip_key("10.96.0.9".parse().unwrap()), b"x");
+    index.insert(&ip_key("10.96.0.9".parse().unwrap()));
     let mut one = service(json!({"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}));
     let wanted = fill(&mut one, &index).unwrap();
     let error = wanted[0].taken.clone().unwrap();
