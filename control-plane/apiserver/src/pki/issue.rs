@@ -137,7 +137,7 @@ impl Pki {
         })
     }
 
-    fn sign(
+    pub(super) fn sign(
         &self,
         params: &CertificateParams,
         key: &impl PublicKeyData,

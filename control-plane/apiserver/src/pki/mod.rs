@@ -6,6 +6,7 @@
 mod files;
 mod issue;
 mod kubeconfig;
+mod request;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
