@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::alloc::ServiceCidr;
-use crate::auth::User;
 use crate::cache::{Filter, WatchItem, WatchStart};
 use crate::object::{Obj, ObjKey};
 use crate::registry::{Kind, Subresource, service_address};
@@ -115,7 +114,7 @@ impl Keeper {
             addresses: server.kind(GROUP, "v1", "ipaddresses")?,
             ranges: server.kind(GROUP, "v1", "servicecidrs")?,
             services: server.kind("", "v1", "services")?,
-            context: WriteContext::of(Arc::new(User::control_plane("apiserver"))),
+            context: WriteContext::own(),
         })
     }
 

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Flow;
-use crate::auth::User;
 use crate::registry::{Kind, Subresource, flow_control};
 use crate::server::{Server, Target, WriteContext};
 use crate::status::StatusError;
@@ -82,7 +81,7 @@ pub(crate) async fn follow(flow: Arc<Flow>, server: Arc<Server>, stop: Cancellat
 }
 
 async fn settle(server: &Server, kinds: &Kinds) -> Result<(), StatusError> {
-    let context = WriteContext::of(Arc::new(User::control_plane("apiserver")));
+    let context = WriteContext::own();
     for (kind, wanted) in [
         (&kinds.levels, flow_control::levels()),
         (&kinds.schemas, flow_control::schemas()),

@@ -44,7 +44,7 @@ pub(crate) async fn follow(server: Arc<Server>, pki: Arc<Pki>, stop: Cancellatio
     let Ok(kind) = server.kind(GROUP, "v1", "certificatesigningrequests") else {
         return;
     };
-    let context = WriteContext::of(Arc::new(User::control_plane("apiserver")));
+    let context = WriteContext::own();
     let signer = Signer {
         server,
         pki,
