@@ -22,6 +22,7 @@ mod replica_set;
 mod runner;
 mod service_account;
 mod service_pods;
+mod token_cleaner;
 mod volume_protection;
 
 use std::sync::Arc;
@@ -84,6 +85,7 @@ pub async fn run(informers: Informers, config: Config, shutdown: CancellationTok
         pod_gc::PodGcController as "pod-garbage-collector",
         replica_set::ReplicaSetController as "replicaset-controller",
         service_account::ServiceAccountController as "serviceaccount-controller",
+        token_cleaner::TokenCleaner as "token-cleaner",
         volume_protection::VolumeProtectionController as "pvc-protection-controller",
     );
     drop(context);
