@@ -62,6 +62,21 @@ use crate::status::{GroupResource, StatusError};
 /// Longest name of a field manager (as upstream).
 const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
+/// What paths that name no resource begin with. The authorisation matrix has an entry for each.
+pub(crate) const PLAIN_ROOTS: &[&str] = &[
+    "",
+    ".well-known",
+    "api",
+    "apis",
+    "healthz",
+    "livez",
+    "metrics",
+    "openapi",
+    "openid",
+    "readyz",
+    "version",
+];
+
 /// Everything a request may need.
 pub(crate) struct Api {
     pub(crate) server: Arc<Server>,
@@ -325,6 +340,9 @@ impl Call {
             .split('/')
             .filter(|part| !part.is_empty())
             .collect();
+        if !PLAIN_ROOTS.contains(parts.first().unwrap_or(&"")) {
+            return Err(StatusError::path_not_found());
+        }
         match parts.as_slice() {
             ["healthz" | "livez" | "readyz", check @ ..] => self.health(check).await,
             ["version"] => Ok(crate::http::json_response(200, &self.api.version)),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::policy;
 use crate::auth::{Attributes, Authorizer, NODES, User};
 use crate::cache::WatchCache;
-use crate::handlers::review_resources;
+use crate::handlers::{PLAIN_ROOTS, review_resources};
 use crate::object::{Obj, ObjKey, encode};
 use crate::registry::rbac::GROUP;
 use crate::registry::{Registry, Scope};
@@ -237,6 +237,15 @@ fn the_matrix_is_what_it_was() {
          WRITE_GOLDEN=1 and read the difference:\n{}",
         differing.join("\n")
     );
+}
+
+#[test]
+fn every_path_that_is_answered_has_lines() {
+    let root = |path: &&str| path.split('/').nth(1).unwrap_or_default().to_owned();
+    let asked: Vec<String> = PATHS.iter().map(root).collect();
+    for root in PLAIN_ROOTS {
+        assert!(asked.iter().any(|asked| asked == root), "/{root}");
+    }
 }
 
 #[test]

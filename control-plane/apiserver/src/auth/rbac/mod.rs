@@ -6,6 +6,7 @@
 //! before it decides, and takes in what differs.
 
 mod bootstrap;
+mod controllers;
 mod index;
 mod policy;
 mod rule;

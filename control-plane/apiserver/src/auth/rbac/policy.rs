@@ -1,12 +1,12 @@
 //! The roles and bindings that every cluster has, as data: those of Kubernetes 1.37.
 //!
 //! A row is `verbs | groups | resources | names`; `core` is the group without a name. Rows of
-//! paths have an empty group. Controllers of this process call without roles, so their upstream
-//! roles (`system:controller:*`) are left out.
+//! paths have an empty group. The roles of controllers are in `controllers`.
 
 use proto_api::selector::Labels;
 use serde_json::{Value, json};
 
+use super::controllers::CONTROLLERS;
 use super::rule::PolicyRule;
 use crate::auth::{AUTHENTICATED, MASTERS};
 use crate::registry::rbac::GROUP;
@@ -16,13 +16,13 @@ use crate::tree;
 pub(super) const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const BOOTSTRAPPING: &str = "kubernetes.io/bootstrapping";
 
-const READ: &str = "get list watch";
+pub(super) const READ: &str = "get list watch";
 const WRITE: &str = "create update patch delete deletecollection";
 const ALL: &str = "get list watch create update patch delete deletecollection";
-const EVENTS: Row = ("create update patch", "core events.k8s.io", "events", "");
+pub(super) const EVENTS: Row = ("create update patch", "core events.k8s.io", "events", "");
 
 /// Verbs, groups, resources (or paths, when there is no group), names.
-type Row = (&'static str, &'static str, &'static str, &'static str);
+pub(super) type Row = (&'static str, &'static str, &'static str, &'static str);
 
 const VIEW: &[Row] = &[
     (
@@ -580,7 +580,10 @@ pub(super) fn cluster_roles() -> Vec<Value> {
             "rules": [],
         })
     });
-    plain.chain(aggregated).collect()
+    let controllers = CONTROLLERS.iter().map(
+        |(name, rows)| json!({"metadata": named(&controller(name), None), "rules": rules(rows)}),
+    );
+    plain.chain(aggregated).chain(controllers).collect()
 }
 
 /// The cluster roles, aggregated ones with what they collect of the others.
@@ -604,10 +607,15 @@ pub(super) fn aggregated_cluster_roles() -> Vec<Value> {
     roles
 }
 
+/// The role of a controller.
+fn controller(name: &str) -> String {
+    format!("system:controller:{name}")
+}
+
 /// The cluster role bindings.
 pub(super) fn cluster_role_bindings() -> Vec<Value> {
-    let binding = |(role, kind, names): &(&str, &str, &[&str])| {
-        let subject = |name: &&str| match *kind {
+    let binding = |(role, kind, names): (&str, &str, &[&str])| {
+        let subject = |name: &&str| match kind {
             "ServiceAccount" => json!({"kind": kind, "name": name, "namespace": "kube-system"}),
             _ => json!({"kind": kind, "apiGroup": GROUP, "name": name}),
         };
@@ -618,7 +626,11 @@ pub(super) fn cluster_role_bindings() -> Vec<Value> {
             "subjects": subjects,
         })
     };
-    CLUSTER_BINDINGS.iter().map(binding).collect()
+    let controllers = CONTROLLERS
+        .iter()
+        .map(|(name, _)| binding((&controller(name), "ServiceAccount", &[*name])));
+    let others = CLUSTER_BINDINGS.iter().copied().map(binding);
+    others.chain(controllers).collect()
 }
 
 /// The roles in `kube-system`.
