@@ -9,6 +9,7 @@ mod certificates;
 mod defaults;
 pub(crate) mod dynamic;
 mod limits;
+mod mountable_secrets;
 mod namespace;
 mod node;
 mod pod_security;
@@ -102,6 +103,7 @@ impl Admission {
         Self::check_node_write(target, user, new, Some(old))?;
         self.check_default_class(target, new)?;
         self.check_escalation(target, user, new, Some(old))?;
+        self.check_ephemeral_secrets(target, new)?;
         self.check_certificate(target, user, new, old)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto_api::names;
 use serde_json::{Value, json};
 
-use super::Admission;
+use super::{Admission, mountable_secrets};
 use crate::object::{Obj, ObjKey};
 use crate::server::Target;
 use crate::status::StatusError;
@@ -43,6 +43,7 @@ impl Admission {
             return Err(StatusError::forbidden(gr, &target.key.name, &why));
         };
         let account = account.value();
+        mountable_secrets::check(target, pod, &account)?;
         let own = tree::at(pod, &["spec", "automountServiceAccountToken"]).as_bool();
         let accounts = tree::at(&account, &["automountServiceAccountToken"]).as_bool();
         if own.or(accounts).unwrap_or(true) {
