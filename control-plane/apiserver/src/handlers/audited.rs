@@ -1,19 +1,26 @@
 //! Requests in the audit log: what is noted when.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::HeaderMap;
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Frame, SizeHint};
 use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Api, Call};
 use crate::audit::{Asked, Trail};
-use crate::http::{Peer, Request, RequestInfo, Response};
+use crate::http::{Body, Peer, Request, RequestInfo, Response};
 use crate::server::{Notes, new_uid};
 use crate::status::StatusError;
 
+/// Bytes of a list that an event may show.
+const SHOWN_BYTES_MAX: usize = 4 << 20;
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 impl Api {
@@ -84,18 +91,31 @@ pub(super) fn note_said(trail: Option<&Trail>, notes: &Notes) {
 }
 
 impl Call {
-    /// Ends the trail with the answer. The body of one that is a stream, or no JSON, is not shown.
+    /// Ends the trail with the answer: at once, or at the end of one that is a stream. What is no
+    /// JSON, or too long, is not shown.
     pub(super) async fn noted(&self, answer: Response) -> Response {
         let Some(trail) = &self.trail else {
             return answer;
         };
-        note_said(Some(trail), &self.notes);
         let code = answer.status().as_u16();
         let clock = self.api.server.clock;
         if answer.body().size_hint().exact().is_none() {
-            trail.started(code, clock());
-            trail.complete(code, &Value::Null, clock());
-            return answer;
+            let lists = self.info.verb == "list";
+            if !lists {
+                trail.started(code, clock());
+            }
+            let kept = (lists && trail.wants_response()).then(BytesMut::new);
+            let trail = Arc::clone(trail);
+            return answer.map(|body| {
+                Followed {
+                    body,
+                    trail,
+                    code,
+                    clock,
+                    kept,
+                }
+                .boxed_unsync()
+            });
         }
         if !trail.wants_response() {
             trail.complete(code, &Value::Null, clock());
@@ -116,5 +136,55 @@ impl Call {
         if let Some(trail) = &self.trail {
             trail.request(body);
         }
+    }
+}
+
+/// An answer whose trail ends with it: with its last byte, or when the client is gone.
+struct Followed {
+    body: Body,
+    trail: Arc<Trail>,
+    code: u16,
+    clock: fn() -> Timestamp,
+    /// What has passed, where it is to be shown and is not too long.
+    kept: Option<BytesMut>,
+}
+
+impl hyper::body::Body for Followed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Some(kept) = &mut self.kept
+        {
+            if kept.len() + data.len() <= SHOWN_BYTES_MAX {
+                kept.extend_from_slice(data);
+            } else {
+                self.kept = None;
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // Of a list that was not read to its end nothing is shown: it is no JSON.
+        let kept = self.kept.take().unwrap_or_default();
+        let shown = serde_json::from_slice(&kept).unwrap_or_default();
+        self.trail.complete(self.code, &shown, (self.clock)());
     }
 }

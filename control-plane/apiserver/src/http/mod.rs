@@ -18,8 +18,8 @@ pub(crate) use self::listener::{Listener, Peer, serve};
 pub(crate) use self::query::{Query, decode};
 pub(crate) use self::request_info::{RequestInfo, ResourcePath};
 pub(crate) use self::respond::{
-    PROTOBUF_CONTENT_TYPE, Response, YAML_CONTENT_TYPE, chunked, held, json_bytes, json_response,
-    protobuf_bytes, status_response, streamed, text_response, tree_response,
+    Body, PROTOBUF_CONTENT_TYPE, Response, YAML_CONTENT_TYPE, chunked, held, json_bytes,
+    json_response, protobuf_bytes, status_response, streamed, text_response, tree_response,
 };
 
 /// A request with its body still unread.

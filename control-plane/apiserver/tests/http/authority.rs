@@ -475,14 +475,39 @@ async fn the_audit_log_tells_who_did_what() {
         403
     );
     admin.get("/version").await;
+    let mut watch = admin.watch(&format!("{MAPS}?watch=true")).await;
+    watch.next().await;
+    drop(watch);
+    assert_eq!(admin.get(MAPS).await.status, 200);
+    assert_eq!(admin.get(secrets).await.status, 200);
+    until("all is told, the end of the watch too", async || {
+        std::fs::read_to_string(&path).unwrap().lines().count() == 7
+    })
+    .await;
     handle.shutdown().await;
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(!text.contains("hidden"));
+    assert!(!text.contains("hidden") && !text.contains(&base64(b"hidden")));
     let events: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(events.len(), 3, "{text}");
+    assert_eq!(events.len(), 7, "{text}");
+    let of = |stage: &str, verb: &str, resource: &str| {
+        let mut found = events.iter().filter(|event| {
+            event["stage"] == stage
+                && event["verb"] == verb
+                && event["objectRef"]["resource"] == resource
+        });
+        found.next_back().unwrap().clone()
+    };
+    let listed = of("ResponseComplete", "list", "configmaps");
+    assert_eq!(listed["responseObject"]["items"][0]["data"]["k"], "v");
+    let secrets = of("ResponseComplete", "list", "secrets");
+    assert_eq!(secrets.get("responseObject"), None);
+    let started = of("ResponseStarted", "watch", "configmaps");
+    let ended = of("ResponseComplete", "watch", "configmaps");
+    assert_eq!(ended["auditID"], started["auditID"]);
+    assert_eq!(ended.get("responseObject"), None);
     assert_eq!(events[0]["auditID"], made.header("audit-id"));
     assert_eq!(events[0]["requestObject"]["data"]["k"], "v");
     assert_eq!(events[0]["responseObject"]["metadata"]["name"], "m");

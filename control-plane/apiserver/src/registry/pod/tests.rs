@@ -161,6 +161,14 @@ fn every_part_of_a_spec_is_checked_in_upstreams_words() {
         (
             spec(
                 "volumes",
+                json!([{"name": "v", "emptyDir": {"sizeLimit": "-1Mi"}}]),
+            ),
+            "spec.volumes[0].emptyDir.sizeLimit: Forbidden: SizeLimit field must be a valid \
+             resource quantity",
+        ),
+        (
+            spec(
+                "volumes",
                 json!([{"name": "v", "hostPath": {"path": "/a/../b"}}]),
             ),
             "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",

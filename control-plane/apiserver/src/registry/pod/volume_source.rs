@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::downward;
 use crate::registry::volume_claim;
-use crate::validation::{Errors, Place, label_selector};
+use crate::validation::{Errors, Place, amount, label_selector};
 
 /// Whose volume it is; some sources differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,13 @@ pub(crate) fn validate(name: &str, source: &Place<'_>, owner: VolumeOwner, error
         "hostPath" if !source.get("path").is_unset() => {
             source.get("path").no_backsteps(errors);
             source.get("type").one_of(HOST_PATH_TYPES, errors);
+        }
+        "emptyDir" => {
+            let limit = source.get("sizeLimit");
+            if amount(limit.value).is_some_and(|limit| limit.nano() < 0) {
+                let detail = "SizeLimit field must be a valid resource quantity";
+                limit.forbidden(detail, errors);
+            }
         }
         "local" => source.get("path").no_backsteps(errors),
         "gitRepo" => source.get("directory").descending_path(errors),
