@@ -7,12 +7,24 @@ use crate::model::{Current, Rev};
 
 /// A fault of the engine itself: disk, network, a peer. Cheap to clone, since one failed group
 /// commit fails every commit in it.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
+#[derive(Clone, Debug)]
 pub struct StoreError {
     message: String,
-    #[source]
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StoreError {
+    /// The cause itself, not the pointer to it: callers look for an `io::Error` in the chain.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let source = self.source.as_deref()?;
+        Some(source)
+    }
 }
 
 impl StoreError {
@@ -204,4 +216,22 @@ pub enum CompactError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_found_by_its_type() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = StoreError::with("write", full);
+        let cause = error
+            .source()
+            .and_then(|cause| cause.downcast_ref::<io::Error>());
+        assert_eq!(cause.map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+    }
 }
