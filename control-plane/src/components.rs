@@ -53,7 +53,9 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     if let Some(path) = &config.join_token_out {
         write_secret(path, pki.join_token())?;
     }
-    let opened = open_store::open(&config.storage).await?;
+    let Some(opened) = open_store::open_when_writable(&config.storage, &stop).await? else {
+        return Ok(());
+    };
     members::same_authority(&*opened.store(), pki.ca_pem()).await?;
     let identity = members::identity();
     let (tunnels, relays) = (Tunnels::default(), TaskTracker::new());

@@ -1,10 +1,14 @@
 //! The store that the flags name.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use control_plane_storage::{EmbeddedStore, EtcdConfig, EtcdStore, EtcdTls, Store};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::config::{StoreFlags, StoreKind};
 
@@ -29,6 +33,49 @@ impl Opened {
 /// Where the embedded store is.
 pub(crate) fn embedded_dir(flags: &StoreFlags) -> PathBuf {
     flags.data_dir.join(EMBEDDED_DIR)
+}
+
+/// How often a disk that takes no writes is looked at.
+const DISK_PAUSE: Duration = Duration::from_millis(500);
+
+/// The open store. While the disk is full, read-only or failing this waits, and says so: a process
+/// that ended would only be started again. `None`: stopped meanwhile.
+pub(crate) async fn open_when_writable(
+    config: &StoreFlags,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Opened>> {
+    let mut said = String::new();
+    loop {
+        let error = match open(config).await {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(error) if is_disk_fault(&error) => format!("{error:#}"),
+            Err(error) => return Err(error),
+        };
+        if error != said {
+            warn!(error, "waiting for the disk of the store");
+            said = error;
+        }
+        let pause = stop.run_until_cancelled(tokio::time::sleep(DISK_PAUSE));
+        if pause.await.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+/// Whether the disk refuses what it may take later.
+fn is_disk_fault(error: &anyhow::Error) -> bool {
+    /// An I/O error has no kind of its own.
+    const EIO: i32 = 5;
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ) || error.raw_os_error() == Some(EIO)
+        })
+    })
 }
 
 pub(crate) async fn open(config: &StoreFlags) -> anyhow::Result<Opened> {

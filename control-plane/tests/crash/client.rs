@@ -27,9 +27,10 @@ pub(crate) struct Client {
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// A status code and the lines of the body.
+/// A status code, when to come again, and the body.
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    pub(crate) retry_after: Option<u64>,
     pub(crate) body: Bytes,
 }
 
@@ -131,8 +132,14 @@ impl Client {
             .body(Full::new(Bytes::from(body)))?;
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
+        let retry_after = response.headers().get("retry-after");
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.into_body().collect().await?.to_bytes();
         self.sender = Some(sender);
-        Ok(Answer { status, body })
+        Ok(Answer {
+            status,
+            retry_after,
+            body,
+        })
     }
 }

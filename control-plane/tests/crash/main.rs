@@ -5,11 +5,9 @@
 //! happened, or says that it cannot.
 
 mod client;
+mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,85 +17,16 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::client::Client;
+use crate::process::{ControlPlane, Place};
 
 const KILLS: u64 = 50;
+/// With `SKEP_LONG=1`.
+const KILLS_LONG: u64 = 1000;
 const WRITERS: u64 = 4;
 /// Acknowledged writes before a kill: from this many up to twice as many.
 const WRITES_MIN: u64 = 25;
-const START_DEADLINE: Duration = Duration::from_secs(30);
+const WRITES_DEADLINE: Duration = Duration::from_secs(30);
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
-
-struct ControlPlane {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl ControlPlane {
-    fn start(dir: &Path, port: u16, node_port: u16) -> anyhow::Result<Self> {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(dir.join("log"))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_skep-control-plane"))
-            .arg("--data-dir")
-            .arg(dir.join("data"))
-            .arg("--kubeconfig-out")
-            .arg(dir.join("kubeconfig"))
-            .args(["--bind", &format!("127.0.0.1:{port}")])
-            .args(["--node-bind", &format!("127.0.0.1:{node_port}")])
-            .args(["--advertise-address", "127.0.0.1"])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        Ok(Self {
-            child,
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
-        })
-    }
-
-    /// A client, as soon as the API is ready.
-    async fn client(&mut self, dir: &Path) -> anyhow::Result<Client> {
-        let deadline = Instant::now() + START_DEADLINE;
-        loop {
-            if let Ok(client) = self.ready(dir).await {
-                return Ok(client);
-            }
-            let log = || std::fs::read_to_string(dir.join("log")).unwrap_or_default();
-            if let Some(status) = self.child.try_wait()? {
-                anyhow::bail!("the control plane ended by itself: {status}\n{}", log());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "not ready in {START_DEADLINE:?}\n{}",
-                log()
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn ready(&self, dir: &Path) -> anyhow::Result<Client> {
-        let mut client = Client::new(self.address, &dir.join("kubeconfig"))?;
-        let answer = client.send("GET", "/readyz", None).await?;
-        ensure!(answer.status == 200, "{}", answer.status);
-        let answer = client
-            .send("GET", "/api/v1/namespaces/default", None)
-            .await?;
-        ensure!(answer.status == 200, "{}", answer.status);
-        Ok(client)
-    }
-
-    fn kill(&mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        drop(self.kill());
-    }
-}
 
 /// What the writers know: acknowledged objects, and the last one each was not told about.
 #[derive(Debug, Default)]
@@ -133,7 +62,11 @@ async fn write(
             // The kill: nobody knows what became of this one.
             let Ok(answer) = sent else { return Ok(known) };
             let body = answer.json()?;
-            ensure!([200, 201].contains(&answer.status), "{name}: {body}");
+            ensure!(
+                [200, 201].contains(&answer.status),
+                "{name}: {body}, retry after {:?}",
+                answer.retry_after
+            );
             known.in_flight.remove(&name);
             known
                 .acknowledged
@@ -161,20 +94,27 @@ fn value(object: &Value) -> anyhow::Result<u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_lose_no_acknowledged_write() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let (port, node_port) = (free_port()?, free_port()?);
-    let mut control_plane = ControlPlane::start(dir.path(), port, node_port)?;
+    let place = Place::new(dir.path())?;
+    let mut control_plane = place.start()?;
+    let kills = match std::env::var_os("SKEP_LONG") {
+        Some(_) => KILLS_LONG,
+        None => KILLS,
+    };
+    let mut starts = Vec::new();
     let mut known = Known::default();
     let (mut listed, mut resumed) = (0, 0);
-    for round in 0..KILLS {
-        drop(control_plane.client(dir.path()).await?);
-        let (written, count) = write_and_kill(&mut control_plane, dir.path(), round).await?;
+    for round in 0..kills {
+        drop(control_plane.client().await?);
+        let (written, count) = write_and_kill(&mut control_plane, &place, round).await?;
         ensure!(count >= WRITES_MIN, "round {round}: {count}");
         let names: BTreeSet<_> = written.acknowledged.keys().cloned().collect();
         known.acknowledged.extend(written.acknowledged);
         known.in_flight = written.in_flight;
 
-        control_plane = ControlPlane::start(dir.path(), port, node_port)?;
-        let mut client = control_plane.client(dir.path()).await?;
+        let started = Instant::now();
+        control_plane = place.start()?;
+        let mut client = control_plane.client().await?;
+        starts.push(started.elapsed());
         if listed > 0 {
             resumed += u64::from(watch_from(&mut client, listed, &names).await?);
         }
@@ -183,27 +123,38 @@ async fn fifty_kills_lose_no_acknowledged_write() -> anyhow::Result<()> {
             .with_context(|| format!("after kill {round}"))?;
     }
     println!(
-        "{KILLS} kills, {} objects with their resourceVersions, {resumed} watches resumed, \
-         resourceVersion {listed}",
-        known.acknowledged.len()
+        "{kills} kills, {} objects with their resourceVersions, {resumed} watches resumed, \
+         resourceVersion {listed}; ready after {:?} (median), {:?} (99 of 100)",
+        known.acknowledged.len(),
+        percentile(&mut starts, 50),
+        percentile(&mut starts, 99)
     );
     Ok(())
+}
+
+fn percentile(times: &mut [Duration], of_hundred: usize) -> Duration {
+    times.sort_unstable();
+    let place = times.len() * of_hundred / 100;
+    times
+        .get(place.min(times.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
 }
 
 /// Lets writers work until enough is acknowledged and kills the server under them.
 async fn write_and_kill(
     control_plane: &mut ControlPlane,
-    dir: &Path,
+    place: &Place,
     round: u64,
 ) -> anyhow::Result<(Known, u64)> {
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let client = Client::new(control_plane.address, &dir.join("kubeconfig"))?;
+        let client = place.client()?;
         writers.spawn(write(client, writer, round, Arc::clone(&acknowledged)));
     }
     let enough = WRITES_MIN + (round * 7919) % WRITES_MIN;
-    let deadline = Instant::now() + START_DEADLINE;
+    let deadline = Instant::now() + WRITES_DEADLINE;
     while acknowledged.load(Ordering::SeqCst) < enough {
         ensure!(Instant::now() < deadline, "writes do not go on");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -302,8 +253,4 @@ async fn watch_from(
         "the watch from {listed} does not tell of {missing:?}"
     );
     Ok(true)
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
