@@ -68,7 +68,11 @@ impl Leading {
                 return;
             }
         };
-        info!(term = fence.term(), "controllers and scheduler run here");
+        info!(
+            term = fence.term(),
+            identity = self.identity,
+            "controllers and scheduler run here"
+        );
         let lost = fence.lost().clone();
         let stop = term.stop.clone();
         let watched = async {

@@ -15,6 +15,8 @@ use crate::workspace;
 pub struct Options {
     pub nodes: u8,
     pub store: Store,
+    /// More than one need etcd.
+    pub control_planes: u8,
 }
 
 impl Default for Options {
@@ -22,6 +24,7 @@ impl Default for Options {
         Self {
             nodes: 2,
             store: Store::Embedded,
+            control_planes: 1,
         }
     }
 }
@@ -90,12 +93,21 @@ impl Cluster {
     /// When a step of `up` fails.
     pub fn up_again(&self) -> Result<()> {
         let nodes = self.options.nodes.to_string();
+        let control_planes = self.options.control_planes.to_string();
         let store = match self.options.store {
             Store::Embedded => "embedded",
             Store::Etcd => "etcd",
         };
         let mut words = vec![
-            "up", "--name", &self.name, "--nodes", &nodes, "--store", store,
+            "up",
+            "--name",
+            &self.name,
+            "--nodes",
+            &nodes,
+            "--store",
+            store,
+            "--control-planes",
+            &control_planes,
         ];
         if workspace::is_built() {
             words.push("--prebuilt");
@@ -243,6 +255,26 @@ impl Cluster {
     pub fn control_plane(&self) -> Result<Process> {
         let running: ControlPlane = read(&self.dir().join("control-plane.json"))?;
         Process::child_of(running.supervisor.pid, "skep-control-plane")
+    }
+
+    /// Which of several control planes, counted from 1, that is. It is started again when it is killed.
+    ///
+    /// # Errors
+    /// When it does not run at the moment.
+    pub fn control_plane_of(&self, number: u8) -> Result<Process> {
+        let running: ControlPlane = read(&self.dir().join("control-plane.json"))?;
+        let all = Process::children_of(running.supervisor.pid, "skep-control-plane")?;
+        // The first one has the cluster's own directory.
+        let end = match number {
+            1 => "/control-plane".to_owned(),
+            other => format!("/control-plane-{other}"),
+        };
+        all.into_iter()
+            .find(|one| {
+                one.argument("--data-dir")
+                    .is_some_and(|dir| dir.ends_with(&end))
+            })
+            .with_context(|| format!("control plane {number} does not run"))
     }
 
     /// The logs of a cluster that was not taken down by its test outlive it: the test failed, or

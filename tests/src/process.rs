@@ -18,12 +18,30 @@ pub struct Process {
 impl Process {
     /// The child of `parent` that runs the program `name`.
     pub(crate) fn child_of(parent: i32, name: &str) -> Result<Self> {
-        let mut pids = std::fs::read_dir("/proc")
+        let first = Self::children_of(parent, name)?.into_iter().next();
+        first.with_context(|| format!("process {parent} has no child {name}"))
+    }
+
+    /// The children of `parent` that run the program `name`.
+    pub(crate) fn children_of(parent: i32, name: &str) -> Result<Vec<Self>> {
+        let mut pids: Vec<i32> = std::fs::read_dir("/proc")
             .context("list processes")?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-        pids.find(|pid| parent_of(*pid) == Some(parent) && program(*pid).as_deref() == Some(name))
-            .map(|pid| Self { pid })
-            .with_context(|| format!("process {parent} has no child {name}"))
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        pids.retain(|pid| {
+            parent_of(*pid) == Some(parent) && program(*pid).as_deref() == Some(name)
+        });
+        Ok(pids.into_iter().map(|pid| Self { pid }).collect())
+    }
+
+    /// The value of `--name=value` on its command line.
+    pub(crate) fn argument(self, name: &str) -> Option<String> {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).ok()?;
+        let mut words = line.split(|byte| *byte == 0);
+        words.find_map(|word| {
+            let word = std::str::from_utf8(word).ok()?;
+            Some(word.strip_prefix(name)?.strip_prefix('=')?.to_owned())
+        })
     }
 
     /// Sends `KILL`, `TERM`, `STOP`, ...
