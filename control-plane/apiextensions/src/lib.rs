@@ -16,9 +16,9 @@ pub use self::definition::{
     validate_definition_update,
 };
 pub use self::jsonpath::{JsonPath, JsonPathError};
-pub use self::rules::{Rules, validate_rules};
+pub use self::rules::{Rules, declared, validate_rules};
 pub use self::structural::{
     Additional, Checks, ListType, Rule, Schema, SchemaError, Type, default, metadata_of, open_api,
-    prune, typed, validate,
+    prune, typed, validate, validate_changed,
 };
 pub use self::violation::{Reason, Violation};

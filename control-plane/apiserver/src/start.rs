@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::addresses;
+use crate::admission::dynamic::follow_policies;
 use crate::alloc::{CidrError, ServiceCidr, ServiceRanges};
 use crate::audit::{self, AuditConfig, AuditLog};
 use crate::auth::{MASTERS, rbac};
@@ -269,6 +270,7 @@ fn hold_true(
     tasks.spawn(addresses::follow(Arc::clone(server), stop.clone()));
     tasks.spawn(flow::follow(flow, Arc::clone(server), stop.clone()));
     tasks.spawn(custom::run(Arc::clone(server), stop.clone()));
+    tasks.spawn(follow_policies(Arc::clone(server), stop.clone()));
 }
 
 /// Starts the writer of the audit log.

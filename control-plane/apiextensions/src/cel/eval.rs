@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::functions;
-use super::{Budget, CelError, Expr, Macro, Op, Value, Variables};
+use super::{Budget, CelError, Expr, Macro, Node, Op, Value, Variables};
 
 pub(super) fn evaluate(
     expr: &Expr,
@@ -28,57 +28,57 @@ struct Scope<'a, 'b> {
 impl<'a> Scope<'a, '_> {
     fn eval(&mut self, expr: &'a Expr) -> Result<Value, CelError> {
         self.budget.spend(1)?;
-        match expr {
-            Expr::Literal(value) => Ok(value.clone()),
-            Expr::Name(name) => self.name(name),
-            Expr::Select(of, field) => match self.eval(of)? {
+        match &expr.node {
+            Node::Literal(value) => Ok(value.clone()),
+            Node::Name(name) => self.name(name),
+            Node::Select(of, field) => match self.eval(of)? {
                 Value::Opaque(of) => of.field(field, self.budget),
                 of => select(&of, field),
             },
-            Expr::OptionalSelect(of, field) => self.optional_select(of, field),
-            Expr::Has(of, field) => self.has(of, field),
-            Expr::Index(two) => {
+            Node::OptionalSelect(of, field) => self.optional_select(of, field),
+            Node::Has(of, field) => self.has(of, field),
+            Node::Index(two) => {
                 let (of, at) = (self.eval(&two[0])?, self.eval(&two[1])?);
                 index(&of, &at)
             }
-            Expr::OptionalIndex(two) => {
+            Node::OptionalIndex(two) => {
                 let (of, at) = (self.eval(&two[0])?, self.eval(&two[1])?);
                 Ok(optional_of(&of, |value| index(value, &at)))
             }
-            Expr::List(items) => {
+            Node::List(items) => {
                 let items: Result<Vec<Value>, CelError> =
                     items.iter().map(|item| self.eval(item)).collect();
                 Ok(Value::list(items?))
             }
-            Expr::Map(entries) => self.map(entries),
-            Expr::Struct(_, fields) => self.message(fields),
-            Expr::Not(of) => match self.eval(of)? {
+            Node::Map(entries) => self.map(entries),
+            Node::Struct(_, fields) => self.message(fields),
+            Node::Not(of) => match self.eval(of)? {
                 Value::Bool(value) => Ok(Value::Bool(!value)),
                 other => Err(no_overload("!", &[other])),
             },
-            Expr::Negate(of) => negated(self.eval(of)?),
-            Expr::Binary(op @ (Op::And | Op::Or), two) => self.logic(*op, two),
-            Expr::Binary(op, two) => {
+            Node::Negate(of) => negated(self.eval(of)?),
+            Node::Binary(op @ (Op::And | Op::Or), two) => self.logic(*op, two),
+            Node::Binary(op, two) => {
                 let (a, b) = (self.eval(&two[0])?, self.eval(&two[1])?);
                 self.binary(*op, a, b)
             }
-            Expr::Condition(three) => match self.eval(&three[0])? {
+            Node::Condition(three) => match self.eval(&three[0])? {
                 Value::Bool(true) => self.eval(&three[1]),
                 Value::Bool(false) => self.eval(&three[2]),
                 other => Err(no_overload("?:", &[other])),
             },
-            Expr::Call(name, of, args) => {
+            Node::Call(name, of, args) => {
                 let mut values = Vec::with_capacity(args.len() + 1);
                 for arg in of.iter().map(|of| &**of).chain(args) {
                     values.push(self.eval(arg)?);
                 }
                 functions::call(name, of.is_some(), &values, self.budget)
             }
-            Expr::Bind(name, two) => {
+            Node::Bind(name, two) => {
                 let value = self.eval(&two[0])?;
                 self.within(vec![(name, value)], &two[1])
             }
-            Expr::Macro(kind, of, names, bodies) => {
+            Node::Macro(kind, of, names, bodies) => {
                 let of = self.eval(of)?;
                 self.expand(*kind, &of, names, bodies)
             }
@@ -205,7 +205,9 @@ impl<'a> Scope<'a, '_> {
                 functions::add(a, b)
             }
             Op::Subtract | Op::Multiply | Op::Divide | Op::Remainder => arithmetic(op, a, b),
-            Op::And | Op::Or => Err(CelError::syntax("a logical operator out of place")),
+            Op::And | Op::Or => Err(CelError::Value(
+                "a logical operator out of place".to_owned(),
+            )),
         }
     }
 
@@ -217,7 +219,7 @@ impl<'a> Scope<'a, '_> {
         bodies: &'a [Expr],
     ) -> Result<Value, CelError> {
         let (Some(name), Some(body)) = (names.first(), bodies.first()) else {
-            return Err(CelError::syntax("a macro without a body"));
+            return Err(CelError::Value("a macro without a body".to_owned()));
         };
         if matches!(kind, Macro::OptMap | Macro::OptFlatMap) {
             return match of {
@@ -233,24 +235,33 @@ impl<'a> Scope<'a, '_> {
             };
         }
         let items = items(of, names.len() > 1)?;
-        let mut kept = Vec::new();
+        let (mut kept, mut kept_keys) = (Vec::new(), Vec::new());
         let mut count = 0_usize;
         let mut fault = None;
         for (key, item) in items {
+            let kept_key = key.clone();
             let bound = match names.get(1) {
                 Some(second) => vec![(name, key), (second, item.clone())],
                 None => vec![(name, item.clone())],
             };
-            if kind == Macro::Map && bodies.len() == 2 {
-                if self.within(bound.clone(), body)?.same(&Value::Bool(true)) {
-                    kept.push(self.within(bound, &bodies[1])?);
+            let transforms = matches!(
+                kind,
+                Macro::Map | Macro::TransformList | Macro::TransformMap | Macro::TransformMapEntry
+            );
+            if transforms {
+                let chosen =
+                    bodies.len() < 2 || self.within(bound.clone(), body)?.same(&Value::Bool(true));
+                if chosen && let Some(last) = bodies.last() {
+                    let made = self.within(bound, last)?;
+                    self.budget.spend(1)?;
+                    kept_keys.push(kept_key);
+                    kept.push(made);
                 }
                 continue;
             }
             let outcome = self.within(bound, body);
             match (kind, outcome) {
                 (_, Err(CelError::Cost)) => return Err(CelError::Cost),
-                (Macro::Map, made) => kept.push(made?),
                 (Macro::All, Ok(Value::Bool(false))) => return Ok(Value::Bool(false)),
                 (Macro::Exists, Ok(Value::Bool(true))) => return Ok(Value::Bool(true)),
                 (Macro::All | Macro::Exists, Err(own)) => fault = Some(own),
@@ -268,9 +279,38 @@ impl<'a> Scope<'a, '_> {
             (Macro::All, None) => Ok(Value::Bool(true)),
             (Macro::Exists, None) => Ok(Value::Bool(false)),
             (Macro::ExistsOne, _) => Ok(Value::Bool(count == 1)),
+            (Macro::TransformMap, _) => keyed(kept_keys.into_iter().zip(kept)),
+            (Macro::TransformMapEntry, _) => joined(kept),
             _ => Ok(Value::list(kept)),
         }
     }
+}
+
+/// A map of keys and values.
+fn keyed(entries: impl Iterator<Item = (Value, Value)>) -> Result<Value, CelError> {
+    let mut fields = BTreeMap::new();
+    for (key, value) in entries {
+        fields.insert(key_text(&key)?, value);
+    }
+    Ok(Value::Map(Arc::new(fields)))
+}
+
+/// One map of maps that have no key in common.
+fn joined(maps: Vec<Value>) -> Result<Value, CelError> {
+    let mut fields = BTreeMap::new();
+    for map in maps {
+        let Value::Map(own) = map else {
+            return Err(no_overload("cel.@mapInsert", &[map]));
+        };
+        for (key, value) in own.iter() {
+            if fields.insert(key.clone(), value.clone()).is_some() {
+                return Err(CelError::Value(format!(
+                    "insert failed: key {key} already exists"
+                )));
+            }
+        }
+    }
+    Ok(Value::Map(Arc::new(fields)))
 }
 
 /// What a macro goes over: items with their index, or keys with their value; with one variable the

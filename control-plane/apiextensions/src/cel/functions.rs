@@ -1,5 +1,6 @@
 //! The function libraries: CEL's own, its extensions for texts and lists, and Kubernetes'.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,18 +16,10 @@ use crate::structural::{duration_nanoseconds, format_holds};
 
 /// The value of a type's name.
 pub(super) fn type_named(name: &str) -> Option<Value> {
-    const TYPES: [&str; 9] = [
-        "bool",
-        "int",
-        "uint",
-        "double",
-        "string",
-        "bytes",
-        "list",
-        "map",
-        "null_type",
-    ];
-    TYPES.into_iter().find(|own| *own == name).map(Value::Type)
+    super::TYPES
+        .into_iter()
+        .find(|own| *own == name)
+        .map(Value::Type)
 }
 
 /// Calls `name`; of a method the first value is what it is called on.
@@ -208,6 +201,23 @@ pub(super) fn printed(value: &Value) -> Option<String> {
     })
 }
 
+/// The formats that have a name.
+const FORMATS: [&str; 13] = [
+    "dns1123Label",
+    "dns1123Subdomain",
+    "dns1035Label",
+    "dns1123LabelPrefix",
+    "dns1123SubdomainPrefix",
+    "dns1035LabelPrefix",
+    "qualifiedName",
+    "labelValue",
+    "uri",
+    "uuid",
+    "byte",
+    "date",
+    "datetime",
+];
+
 /// Functions that make Kubernetes' values.
 fn makers(name: &str, values: &[Value]) -> Found {
     let made = match (name, values) {
@@ -234,6 +244,13 @@ fn makers(name: &str, values: &[Value]) -> Found {
             }
         },
         ("isCIDR", [Value::Text(text)]) => Value::Bool(cidr(text).is_some()),
+        ("semver", [Value::Text(text), rest @ ..]) => match semver(text, is_normalizing(rest)) {
+            Some(version) => version,
+            None => return fault(format!("invalid semver: {text}")),
+        },
+        ("isSemver", [Value::Text(text), rest @ ..]) => {
+            Value::Bool(semver(text, is_normalizing(rest)).is_some())
+        }
         ("isURL", [Value::Text(text)]) => Value::Bool(format_holds("uri", text)),
         ("url", [Value::Text(text)]) if format_holds("uri", text) => Value::text(text),
         ("url", [Value::Text(text)]) => {
@@ -251,13 +268,15 @@ fn makers(name: &str, values: &[Value]) -> Found {
                 || (value.size() == 0);
             Value::Optional((!zero).then(|| Arc::new(value.clone())))
         }
-        ("format.dns1123Label" | "format.dns1123Subdomain" | "format.dns1035Label", [])
+        ("format.dns1123LabelPrefix" | "format.dns1123SubdomainPrefix", [])
+        | ("format.dns1035LabelPrefix" | "format.dns1123Label" | "format.dns1123Subdomain", [])
+        | ("format.dns1035Label", [])
         | ("format.qualifiedName" | "format.labelValue" | "format.uri" | "format.uuid", [])
-        | ("format.byte" | "format.date" | "format.datetime", []) => {
-            Value::Optional(Some(Arc::new(Value::text(name))))
-        }
+        | ("format.byte" | "format.date" | "format.datetime", []) => Value::text(name),
         ("format.named", [Value::Text(own)]) => {
-            Value::Optional(Some(Arc::new(Value::text(format!("format.{own}")))))
+            let known = FORMATS.contains(&&**own);
+            let named = || Arc::new(Value::text(format!("format.{own}")));
+            Value::Optional(known.then(named))
         }
         _ => return Ok(None),
     };
@@ -303,8 +322,40 @@ fn kubernetes(name: &str, values: &[Value]) -> Found {
     let made = match (name, values) {
         ("family", [Value::Ip(ip)]) => Value::Int(if ip.is_ipv4() { 4 } else { 6 }),
         ("isUnspecified", [Value::Ip(ip)]) => Value::Bool(ip.is_unspecified()),
+        ("isLinkLocalMulticast", [Value::Ip(ip)]) => Value::Bool(match ip {
+            IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
+            IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
+        }),
+        ("isLinkLocalUnicast", [Value::Ip(ip)]) => Value::Bool(match ip {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
+        }),
+        ("isGlobalUnicast", [Value::Ip(ip)]) => {
+            let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+            let local = match ip {
+                IpAddr::V4(ip) => ip.is_link_local(),
+                IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
+            };
+            let other = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+            Value::Bool(!broadcast && !local && !other)
+        }
+        ("masked", [Value::Cidr(ip, prefix)]) => Value::Cidr(masked(*ip, *prefix), *prefix),
+        ("major", [Value::Semver(n, ..)]) => count_of(*n),
+        ("minor", [Value::Semver(_, n, ..)]) => count_of(*n),
+        ("patch", [Value::Semver(_, _, n, _)]) => count_of(*n),
+        ("isLessThan" | "isGreaterThan" | "compareTo", [a @ Value::Semver(..), b]) => {
+            let Some(order) = semver_order(a, b) else {
+                return Ok(None);
+            };
+            match name {
+                "isLessThan" => Value::Bool(order.is_lt()),
+                "isGreaterThan" => Value::Bool(order.is_gt()),
+                _ => Value::Int(i64::from(order as i8)),
+            }
+        }
         ("isLoopback", [Value::Ip(ip)]) => Value::Bool(ip.is_loopback()),
         ("ip", [Value::Cidr(ip, _)]) => Value::Ip(*ip),
+        ("getQuery", [Value::Text(url)]) => query_of(url),
         ("prefixLength", [Value::Cidr(_, prefix)]) => Value::Int((*prefix).into()),
         ("containsIP", [Value::Cidr(net, prefix), ip]) => {
             let ip = match ip {
@@ -338,6 +389,74 @@ fn kubernetes(name: &str, values: &[Value]) -> Found {
     Ok(Some(made))
 }
 
+fn count_of(number: u64) -> Value {
+    Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// The first address of a range.
+fn masked(ip: IpAddr, prefix: u8) -> IpAddr {
+    let bits = network(ip, prefix);
+    match ip {
+        IpAddr::V4(_) => IpAddr::from(u32::try_from(bits).unwrap_or_default().to_be_bytes()),
+        IpAddr::V6(_) => IpAddr::from(bits.to_be_bytes()),
+    }
+}
+
+fn is_normalizing(rest: &[Value]) -> bool {
+    matches!(rest, [Value::Bool(true)])
+}
+
+/// A semantic version; `normalize` forgives a `v`, missing numbers and leading zeros.
+fn semver(text: &str, normalize: bool) -> Option<Value> {
+    let text = match normalize {
+        true => text.strip_prefix('v').unwrap_or(text),
+        false => text,
+    };
+    let text = text.split('+').next().unwrap_or_default();
+    let (numbers, pre) = text.split_once('-').unwrap_or((text, ""));
+    if text.contains('-') && pre.split('.').any(str::is_empty) {
+        return None;
+    }
+    let mut parts: Vec<&str> = numbers.split('.').collect();
+    if normalize && parts.len() < 3 {
+        parts.resize(3, "0");
+    }
+    let number = |part: &&str| -> Option<u64> {
+        let strict = part.len() == 1 || !part.starts_with('0') || normalize;
+        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        (strict && digits).then(|| part.parse().ok()).flatten()
+    };
+    let numbers: Option<Vec<u64>> = parts.iter().map(number).collect();
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    match numbers.as_deref() {
+        Some([major, minor, patch]) if pre.chars().all(good) => {
+            Some(Value::Semver(*major, *minor, *patch, pre.into()))
+        }
+        _ => None,
+    }
+}
+
+/// The order of two versions; one that is released comes after its candidates.
+pub(super) fn semver_order(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
+    use std::cmp::Ordering;
+    let (Value::Semver(a1, a2, a3, a), Value::Semver(b1, b2, b3, b)) = (a, b) else {
+        return None;
+    };
+    let pre = || match (a.is_empty(), b.is_empty()) {
+        (true, true) => Ordering::Equal,
+        (true, false) => Ordering::Greater,
+        (false, true) => Ordering::Less,
+        (false, false) => {
+            let part = |part: &str| match part.parse::<u64>() {
+                Ok(number) => (0, number, String::new()),
+                Err(_) => (1, 0, part.to_owned()),
+            };
+            a.split('.').map(part).cmp(b.split('.').map(part))
+        }
+    };
+    Some((a1, a2, a3).cmp(&(b1, b2, b3)).then_with(pre))
+}
+
 /// Scheme, host with port, path.
 fn url_parts(url: &str) -> (&str, &str, &str) {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -349,6 +468,23 @@ fn url_parts(url: &str) -> (&str, &str, &str) {
         rest.split_at(at)
     };
     (scheme, host.rsplit('@').next().unwrap_or(host), path)
+}
+
+/// The values of a query by their names.
+fn query_of(url: &str) -> Value {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let query = query.split('#').next().unwrap_or_default();
+    let mut fields: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        fields
+            .entry(name.to_owned())
+            .or_default()
+            .push(Value::text(value));
+    }
+    let fields = fields.into_iter();
+    let fields = fields.map(|(name, values)| (name, Value::list(values)));
+    Value::Map(Arc::new(fields.collect()))
 }
 
 fn host_port(host: &str) -> (&str, &str) {
@@ -393,6 +529,14 @@ fn quantities(name: &str, quantity: &Quantity, rest: &[Value]) -> Found {
     Ok(Some(made))
 }
 
+/// A prefix of a name may end with a dash.
+fn stem(text: &str) -> String {
+    match text.strip_suffix('-') {
+        Some(stem) if !stem.is_empty() => format!("{stem}a"),
+        _ => text.to_owned(),
+    }
+}
+
 fn optionals(name: &str, values: &[Value]) -> Found {
     let made = match (name, values) {
         ("hasValue", [Value::Optional(of)]) => Value::Bool(of.is_some()),
@@ -413,6 +557,9 @@ fn optionals(name: &str, values: &[Value]) -> Found {
         }
         ("validate", [Value::Text(format), Value::Text(text)]) => {
             let broken = match format.strip_prefix("format.") {
+                Some("dns1123LabelPrefix") => names::dns_label(&stem(text)),
+                Some("dns1123SubdomainPrefix") => names::dns_subdomain(&stem(text)),
+                Some("dns1035LabelPrefix") => names::dns_1035_label(&stem(text)),
                 Some("dns1123Label") => names::dns_label(text),
                 Some("dns1123Subdomain") => names::dns_subdomain(text),
                 Some("dns1035Label") => names::dns_1035_label(text),
@@ -603,6 +750,25 @@ fn lists(name: &str, values: &[Value]) -> Found {
     Ok(Some(made))
 }
 
+/// `UTC`, an offset such as `-01:30`, or a name that this machine knows.
+fn zone_named(text: &str) -> Option<jiff::tz::TimeZone> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let Some((hours, minutes)) = digits.split_once(':') else {
+        return match text {
+            "UTC" => Some(jiff::tz::TimeZone::UTC),
+            name => jiff::tz::TimeZone::get(name).ok(),
+        };
+    };
+    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let in_range = (0..=23).contains(&hours) && (0..=59).contains(&minutes);
+    let seconds = sign * (hours * 3600 + minutes * 60);
+    let offset = in_range.then(|| jiff::tz::Offset::from_seconds(seconds).ok())?;
+    offset.map(jiff::tz::TimeZone::fixed)
+}
+
 fn times(name: &str, values: &[Value]) -> Option<Value> {
     match values {
         [Value::Duration(n)] => Some(Value::Int(match name {
@@ -612,8 +778,13 @@ fn times(name: &str, values: &[Value]) -> Option<Value> {
             "getMilliseconds" => n / 1_000_000,
             _ => return None,
         })),
-        [Value::Timestamp(at)] => {
-            let at = at.to_zoned(jiff::tz::TimeZone::UTC);
+        [Value::Timestamp(at), rest @ ..] => {
+            let zone = match rest {
+                [] => jiff::tz::TimeZone::UTC,
+                [Value::Text(zone)] => zone_named(zone)?,
+                _ => return None,
+            };
+            let at = at.to_zoned(zone);
             Some(Value::Int(match name {
                 "getFullYear" => at.year().into(),
                 "getMonth" => i64::from(at.month()) - 1,

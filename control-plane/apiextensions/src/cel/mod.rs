@@ -1,21 +1,32 @@
 //! CEL with Kubernetes' libraries, evaluated under a budget.
 //!
-//! Owns: parser and evaluator. An expression is parsed once and evaluated often; every step and every
-//! byte that a function looks at is paid from a [`Budget`], so no expression runs for long. There is
-//! no type checker: what does not fit is an error when it is evaluated, except names that are
-//! nowhere declared ([`Program::compile`]).
+//! Owns: parser, static check, cost estimate, evaluator. An expression is parsed and checked once and
+//! evaluated often; every step and every byte that a function looks at is paid from a [`Budget`], so
+//! no expression runs for long. The check knows the types that [`Env`] declares; the estimate the
+//! sizes.
 
+mod check;
+mod cost;
 mod eval;
 mod functions;
+mod overloads;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod types;
 mod value;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+pub use self::types::{Declared, ObjectType, Type};
 pub use self::value::{Opaque, Value};
 
+/// What one expression may be estimated to cost at most, times how often it may be evaluated (as
+/// upstream).
+pub const ESTIMATE_MAX: u64 = 10_000_000;
+/// What all expressions of a schema may be estimated to cost at most (as upstream).
+pub const SCHEMA_ESTIMATE_MAX: u64 = 100_000_000;
 /// What one expression may cost.
 pub const EXPRESSION_COST_MAX: u64 = 1_000_000;
 /// What all expressions on one object may cost.
@@ -24,9 +35,10 @@ pub const OBJECT_COST_MAX: u64 = 10_000_000;
 /// Why there is no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CelError {
-    /// The text is no expression.
-    #[error("Syntax error: {0}")]
-    Syntax(String),
+    /// The text is no expression, or one that cannot be right: a line for each problem, with its
+    /// place.
+    #[error("{0}")]
+    Compile(String),
     /// A name is not declared.
     #[error("undeclared reference to '{0}' (in container '')")]
     Undeclared(String),
@@ -42,12 +54,6 @@ pub enum CelError {
     /// The budget is used up.
     #[error("operation cancelled: actual cost limit exceeded")]
     Cost,
-}
-
-impl CelError {
-    fn syntax(text: impl Into<String>) -> Self {
-        Self::Syntax(text.into())
-    }
 }
 
 /// What is left to spend.
@@ -112,12 +118,45 @@ enum Macro {
     ExistsOne,
     Filter,
     Map,
+    TransformList,
+    TransformMap,
+    TransformMapEntry,
     OptMap,
     OptFlatMap,
 }
 
+impl Op {
+    /// The function that it stands for.
+    const fn function(self) -> &'static str {
+        match self {
+            Self::Or => "_||_",
+            Self::And => "_&&_",
+            Self::Equal => "_==_",
+            Self::Unequal => "_!=_",
+            Self::Less => "_<_",
+            Self::LessOrEqual => "_<=_",
+            Self::Greater => "_>_",
+            Self::GreaterOrEqual => "_>=_",
+            Self::In => "@in",
+            Self::Add => "_+_",
+            Self::Subtract => "_-_",
+            Self::Multiply => "_*_",
+            Self::Divide => "_/_",
+            Self::Remainder => "_%_",
+        }
+    }
+}
+
+/// An expression: where it is (a byte of the source), its number, and what it is.
 #[derive(Debug, Clone)]
-enum Expr {
+struct Expr {
+    at: usize,
+    id: u32,
+    node: Node,
+}
+
+#[derive(Debug, Clone)]
+enum Node {
     Literal(Value),
     Name(String),
     Select(Box<Expr>, String),
@@ -142,22 +181,78 @@ enum Expr {
 /// Variables by name.
 pub type Variables = BTreeMap<String, Value>;
 
-/// A parsed expression.
+/// What expressions may name.
+#[derive(Debug, Clone, Default)]
+pub struct Env {
+    variables: BTreeMap<String, Arc<Declared>>,
+    messages: bool,
+}
+
+impl Env {
+    /// With one more variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, declared: Arc<Declared>) -> Self {
+        self.variables.insert(name.to_owned(), declared);
+        self
+    }
+
+    /// With variables whose types are known when they are read, and the messages `Object` and
+    /// `JSONPatch`.
+    #[must_use]
+    pub fn dynamic(names: &[&str]) -> Self {
+        let unknown = Arc::new(Declared::unsized_of(Type::Dyn));
+        let variables = names
+            .iter()
+            .map(|name| ((*name).to_owned(), Arc::clone(&unknown)));
+        Self {
+            variables: variables.collect(),
+            messages: true,
+        }
+    }
+}
+
+/// A parsed and checked expression.
 #[derive(Debug, Clone)]
 pub struct Program {
     root: Expr,
+    result: Type,
+    cost_max: u64,
 }
 
 impl Program {
-    /// Parses `source`; `declared` are the variables it may name.
+    /// Parses `source`; `declared` are the variables it may name, of any type.
     ///
     /// # Errors
-    /// It is no expression, or names something else.
+    /// It is no expression, or one that cannot be right.
     pub fn compile(source: &str, declared: &[&str]) -> Result<Self, CelError> {
-        let root = parse::parse(source)?;
-        let mut bound: Vec<&str> = declared.to_vec();
-        check_names(&root, &mut bound)?;
-        Ok(Self { root })
+        Self::checked(source, &Env::dynamic(declared))
+    }
+
+    /// Parses `source` and checks it against what `env` declares.
+    ///
+    /// # Errors
+    /// It is no expression, or one that cannot be right.
+    pub fn checked(source: &str, env: &Env) -> Result<Self, CelError> {
+        let told = |issues: &[check::Issue]| CelError::Compile(located(source, issues));
+        let root = parse::parse(source).map_err(|issue| told(&[issue]))?;
+        let (result, checked) = check::check(&root, env).map_err(|issues| told(&issues))?;
+        Ok(Self {
+            cost_max: cost::estimate(&root, env, &checked),
+            root,
+            result,
+        })
+    }
+
+    /// The type of its value.
+    #[must_use]
+    pub const fn result(&self) -> &Type {
+        &self.result
+    }
+
+    /// The most that it may cost, given what was declared of its variables.
+    #[must_use]
+    pub const fn cost_max(&self) -> u64 {
+        self.cost_max
     }
 
     /// Whether it names variable `name`.
@@ -175,35 +270,58 @@ impl Program {
     }
 }
 
+/// Problems as upstream prints them: line and column, the line, a mark below it.
+fn located(source: &str, issues: &[check::Issue]) -> String {
+    let shown = issues.iter().map(|issue| {
+        let mut at = issue.at.min(source.len());
+        while !source.is_char_boundary(at) {
+            at -= 1;
+        }
+        let start = source[..at].rfind('\n').map_or(0, |end| end + 1);
+        let line = source[start..].lines().next().unwrap_or_default();
+        let (number, column) = (
+            source[..start].matches('\n').count() + 1,
+            source[start..at].chars().count(),
+        );
+        format!(
+            "ERROR: <input>:{number}:{}: {}\n | {line}\n | {}^",
+            column + 1,
+            issue.text,
+            ".".repeat(column)
+        )
+    });
+    shown.collect::<Vec<String>>().join("\n")
+}
+
 fn children(expr: &Expr) -> Vec<&Expr> {
-    match expr {
-        Expr::Literal(_) | Expr::Name(_) => Vec::new(),
-        Expr::Select(of, _) | Expr::OptionalSelect(of, _) | Expr::Has(of, _) => vec![of],
-        Expr::Not(of) | Expr::Negate(of) => vec![of],
-        Expr::Index(two) | Expr::OptionalIndex(two) | Expr::Binary(_, two) | Expr::Bind(_, two) => {
+    match &expr.node {
+        Node::Literal(_) | Node::Name(_) => Vec::new(),
+        Node::Select(of, _) | Node::OptionalSelect(of, _) | Node::Has(of, _) => vec![of],
+        Node::Not(of) | Node::Negate(of) => vec![of],
+        Node::Index(two) | Node::OptionalIndex(two) | Node::Binary(_, two) | Node::Bind(_, two) => {
             two.iter().collect()
         }
-        Expr::Condition(three) => three.iter().collect(),
-        Expr::Call(_, of, args) => of.iter().map(|of| &**of).chain(args).collect(),
-        Expr::List(items) => items.iter().collect(),
-        Expr::Map(entries) => entries
+        Node::Condition(three) => three.iter().collect(),
+        Node::Call(_, of, args) => of.iter().map(|of| &**of).chain(args).collect(),
+        Node::List(items) => items.iter().collect(),
+        Node::Map(entries) => entries
             .iter()
             .flat_map(|(key, value)| [key, value])
             .collect(),
-        Expr::Struct(_, fields) => fields.iter().map(|(_, _, value)| value).collect(),
-        Expr::Macro(_, of, _, bodies) => std::iter::once(&**of).chain(bodies).collect(),
+        Node::Struct(_, fields) => fields.iter().map(|(_, _, value)| value).collect(),
+        Node::Macro(_, of, _, bodies) => std::iter::once(&**of).chain(bodies).collect(),
     }
 }
 
 fn mentions(expr: &Expr, name: &str) -> bool {
-    matches!(expr, Expr::Name(own) if own == name)
+    matches!(&expr.node, Node::Name(own) if own == name)
         || children(expr)
             .into_iter()
             .any(|child| mentions(child, name))
 }
 
 /// Type names are values too.
-const TYPES: [&str; 9] = [
+const TYPES: [&str; 15] = [
     "bool",
     "int",
     "uint",
@@ -213,37 +331,10 @@ const TYPES: [&str; 9] = [
     "list",
     "map",
     "null_type",
+    "type",
+    "google.protobuf.Duration",
+    "google.protobuf.Timestamp",
+    "kubernetes.Quantity",
+    "net.IP",
+    "net.CIDR",
 ];
-
-fn check_names<'a>(expr: &'a Expr, bound: &mut Vec<&'a str>) -> Result<(), CelError> {
-    let before = bound.len();
-    match expr {
-        Expr::Struct(name, _)
-            if name != "JSONPatch" && name.split('.').next() != Some("Object") =>
-        {
-            return Err(CelError::Undeclared(name.clone()));
-        }
-        Expr::Name(name) if !bound.contains(&name.as_str()) && !TYPES.contains(&name.as_str()) => {
-            return Err(CelError::Undeclared(name.clone()));
-        }
-        Expr::Macro(_, of, names, bodies) => {
-            check_names(of, bound)?;
-            bound.extend(names.iter().map(String::as_str));
-            for body in bodies {
-                check_names(body, bound)?;
-            }
-        }
-        Expr::Bind(name, two) => {
-            check_names(&two[0], bound)?;
-            bound.push(name);
-            check_names(&two[1], bound)?;
-        }
-        _ => {
-            for child in children(expr) {
-                check_names(child, bound)?;
-            }
-        }
-    }
-    bound.truncate(before);
-    Ok(())
-}

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use super::check::Issue;
 use super::value::Value;
-use super::{CelError, Expr, Macro, Op};
+use super::{Expr, Macro, Node, Op};
 
 /// Expressions with more parentheses inside one another are refused.
 const DEPTH_MAX: usize = 60;
@@ -30,24 +31,39 @@ const SIGNS: [&str; 27] = [
     ")", "[", "]", "{", "}", ".", ",", "?", ":", "=",
 ];
 
-pub(super) fn parse(source: &str) -> Result<Expr, CelError> {
+/// The tokens that an expression may begin with, as upstream's parser names them.
+const BEGINNINGS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, \
+    NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+
+/// What is wrong with a text.
+type Fault = String;
+
+pub(super) fn parse(source: &str) -> Result<Expr, Issue> {
     if source.len() > LENGTH_MAX {
-        return Err(CelError::syntax("the expression is too long"));
+        let text = "Syntax error: the expression is too long".to_owned();
+        return Err(Issue { at: 0, text });
     }
     let mut parser = Parser {
         tokens: tokens(source)?,
         at: 0,
         depth: 0,
         steps: 0,
+        nodes: 0,
     };
-    let expr = parser.expr()?;
-    match parser.peek() {
+    let parsed = parser.expr().and_then(|expr| match parser.peek() {
         Token::End => Ok(expr),
-        other => Err(CelError::syntax(format!("unexpected {other:?}"))),
-    }
+        other => Err(format!(
+            "extraneous input '{}' expecting <EOF>",
+            shown(other)
+        )),
+    });
+    parsed.map_err(|fault| Issue {
+        at: parser.here(),
+        text: format!("Syntax error: {fault}"),
+    })
 }
 
-fn tokens(source: &str) -> Result<Vec<Token>, CelError> {
+fn tokens(source: &str) -> Result<Vec<(Token, usize)>, Issue> {
     let mut tokens = Vec::new();
     let mut rest = source.trim_start();
     while !rest.is_empty() {
@@ -56,15 +72,33 @@ fn tokens(source: &str) -> Result<Vec<Token>, CelError> {
             rest = comment[end..].trim_start();
             continue;
         }
-        let (token, after) = token(rest)?;
-        tokens.push(token);
+        let at = source.len() - rest.len();
+        let (token, after) = token(rest).map_err(|fault| Issue {
+            at,
+            text: format!("Syntax error: {fault}"),
+        })?;
+        tokens.push((token, at));
         rest = after.trim_start();
     }
-    tokens.push(Token::End);
+    tokens.push((Token::End, source.len()));
     Ok(tokens)
 }
 
-fn token(text: &str) -> Result<(Token, &str), CelError> {
+/// A token as messages show it.
+fn shown(token: &Token) -> String {
+    match token {
+        Token::Int(value) => value.to_string(),
+        Token::Uint(value) => format!("{value}u"),
+        Token::Double(value) => value.to_string(),
+        Token::Text(text) => format!("\"{text}\""),
+        Token::Bytes(_) => "b\"\"".to_owned(),
+        Token::Name(name) => name.clone(),
+        Token::Sign(sign) => (*sign).to_owned(),
+        Token::End => "<EOF>".to_owned(),
+    }
+}
+
+fn token(text: &str) -> Result<(Token, &str), Fault> {
     let first = text.chars().next().unwrap_or_default();
     if let Some(found) = quoted(text)? {
         return Ok(found);
@@ -79,12 +113,12 @@ fn token(text: &str) -> Result<(Token, &str), CelError> {
         return Ok((Token::Name(text[..end].to_owned()), &text[end..]));
     }
     let sign = SIGNS.iter().find(|sign| text.starts_with(**sign));
-    let sign = sign.ok_or_else(|| CelError::syntax(format!("unexpected character {first:?}")))?;
+    let sign = sign.ok_or_else(|| (format!("unexpected character {first:?}")))?;
     Ok((Token::Sign(sign), &text[sign.len()..]))
 }
 
-fn number(text: &str) -> Result<(Token, &str), CelError> {
-    let fault = || CelError::syntax("a number cannot be read");
+fn number(text: &str) -> Result<(Token, &str), Fault> {
+    let fault = || String::from("a number cannot be read");
     if let Some(hex) = text.strip_prefix("0x") {
         let end = hex
             .find(|c: char| !c.is_ascii_hexdigit())
@@ -133,7 +167,7 @@ fn number(text: &str) -> Result<(Token, &str), CelError> {
     }
 }
 
-fn quoted(text: &str) -> Result<Option<(Token, &str)>, CelError> {
+fn quoted(text: &str) -> Result<Option<(Token, &str)>, Fault> {
     let prefix = text.find(['"', '\'']).filter(|at| *at <= 2).unwrap_or(3);
     let marks = text.get(..prefix).unwrap_or("x").to_ascii_lowercase();
     if !matches!(marks.as_str(), "" | "r" | "b" | "br" | "rb") {
@@ -159,7 +193,7 @@ fn quoted(text: &str) -> Result<Option<(Token, &str)>, CelError> {
         }
         let mut chars = rest.chars();
         match chars.next() {
-            None => return Err(CelError::syntax("a text is not closed")),
+            None => return Err(String::from("a text is not closed")),
             Some('\\') if !raw => {
                 let (c, after) = escape(chars.as_str())?;
                 out.push(c);
@@ -173,8 +207,8 @@ fn quoted(text: &str) -> Result<Option<(Token, &str)>, CelError> {
     }
 }
 
-fn escape(text: &str) -> Result<(char, &str), CelError> {
-    let fault = || CelError::syntax("an escape cannot be read");
+fn escape(text: &str) -> Result<(char, &str), Fault> {
+    let fault = || String::from("an escape cannot be read");
     let mut chars = text.chars();
     let first = chars.next().ok_or_else(fault)?;
     let plain = match first {
@@ -203,15 +237,33 @@ fn escape(text: &str) -> Result<(char, &str), CelError> {
 }
 
 struct Parser {
-    tokens: Vec<Token>,
+    tokens: Vec<(Token, usize)>,
     at: usize,
     depth: usize,
     steps: usize,
+    nodes: u32,
 }
 
 impl Parser {
     fn peek(&self) -> &Token {
-        self.tokens.get(self.at).unwrap_or(&Token::End)
+        self.tokens
+            .get(self.at)
+            .map_or(&Token::End, |(token, _)| token)
+    }
+
+    /// Where the next token is.
+    fn here(&self) -> usize {
+        let last = self.tokens.len().saturating_sub(1);
+        self.tokens.get(self.at.min(last)).map_or(0, |(_, at)| *at)
+    }
+
+    fn node(&mut self, at: usize, node: Node) -> Expr {
+        self.nodes += 1;
+        Expr {
+            at,
+            id: self.nodes,
+            node,
+        }
     }
 
     fn take(&mut self, sign: &str) -> bool {
@@ -220,36 +272,38 @@ impl Parser {
         found
     }
 
-    fn expect(&mut self, sign: &str) -> Result<(), CelError> {
+    fn expect(&mut self, sign: &str) -> Result<(), Fault> {
         if self.take(sign) {
             return Ok(());
         }
-        Err(CelError::syntax(format!(
-            "{sign} is missing before {:?}",
-            self.peek()
-        )))
+        Err(format!(
+            "mismatched input '{}' expecting '{sign}'",
+            shown(self.peek())
+        ))
     }
 
     /// Counts what makes the tree deeper.
-    fn step(&mut self) -> Result<(), CelError> {
+    fn step(&mut self) -> Result<(), Fault> {
         self.steps += 1;
         if self.steps > STEPS_MAX {
-            return Err(CelError::syntax("the expression has too many operations"));
+            return Err(String::from("the expression has too many operations"));
         }
         Ok(())
     }
 
-    fn expr(&mut self) -> Result<Expr, CelError> {
+    fn expr(&mut self) -> Result<Expr, Fault> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(CelError::syntax("the expression is nested too deeply"));
+            return Err("the expression is nested too deeply".to_owned());
         }
         let condition = self.binary(0)?;
+        let at = self.here();
         let expr = if self.take("?") {
+            self.step()?;
             let yes = self.binary(0)?;
             self.expect(":")?;
             let no = self.expr()?;
-            Expr::Condition(Box::new([condition, yes, no]))
+            self.node(at, Node::Condition(Box::new([condition, yes, no])))
         } else {
             condition
         };
@@ -283,87 +337,121 @@ impl Parser {
         (own == level).then_some(op)
     }
 
-    fn binary(&mut self, level: usize) -> Result<Expr, CelError> {
+    fn binary(&mut self, level: usize) -> Result<Expr, Fault> {
         if level > 4 {
             return self.unary();
         }
         let mut left = self.binary(level + 1)?;
         while let Some(op) = self.operator(level) {
+            let at = self.here();
             self.at += 1;
             self.step()?;
             let right = self.binary(level + 1)?;
-            left = Expr::Binary(op, Box::new([left, right]));
+            left = self.node(at, Node::Binary(op, Box::new([left, right])));
         }
         Ok(left)
     }
 
-    fn unary(&mut self) -> Result<Expr, CelError> {
+    fn unary(&mut self) -> Result<Expr, Fault> {
         if matches!(self.peek(), Token::Sign("!" | "-")) {
             self.step()?;
         }
+        let at = self.here();
         if self.take("!") {
-            return Ok(Expr::Not(Box::new(self.unary()?)));
+            let of = self.unary()?;
+            return Ok(self.node(at, Node::Not(Box::new(of))));
         }
         if self.take("-") {
-            return Ok(match self.peek().clone() {
-                Token::Uint(value) if value == 1 << 63 => {
+            let literal = match self.peek() {
+                Token::Uint(value) if *value == 1 << 63 => Some(Value::Int(i64::MIN)),
+                Token::Int(value) => value.checked_neg().map(Value::Int),
+                Token::Double(value) => Some(Value::Double(-value)),
+                _ => None,
+            };
+            // Of a number alone: `-1.abs()` is not `(-1).abs()` for any method there is.
+            let next = self.tokens.get(self.at + 1).map(|(token, _)| token);
+            let alone = !matches!(next, Some(Token::Sign("." | "[" | ".?" | "[?")));
+            return match literal.filter(|_| alone) {
+                Some(value) => {
                     self.at += 1;
-                    Expr::Literal(Value::Int(i64::MIN))
+                    Ok(self.node(at, Node::Literal(value)))
                 }
-                _ => Expr::Negate(Box::new(self.unary()?)),
-            });
+                None => {
+                    let of = self.unary()?;
+                    Ok(self.node(at, Node::Negate(Box::new(of))))
+                }
+            };
         }
         self.member()
     }
 
-    fn member(&mut self) -> Result<Expr, CelError> {
+    fn member(&mut self) -> Result<Expr, Fault> {
         let mut expr = self.primary()?;
         loop {
-            if matches!(self.peek(), Token::Sign("." | ".?" | "[?" | "[")) {
-                self.step()?;
-            }
-            if matches!(self.peek(), Token::Sign("{"))
-                && let Some(name) = path_of(&expr)
-            {
+            let at = self.here();
+            let message = match self.peek() {
+                Token::Sign("{") => path_of(&expr),
+                Token::Sign("." | ".?" | "[?" | "[") => {
+                    self.step()?;
+                    None
+                }
+                _ => return Ok(expr),
+            };
+            if let Some(name) = message {
                 self.at += 1;
-                expr = Expr::Struct(name, self.fields()?);
+                let fields = self.fields()?;
+                expr = self.node(at, Node::Struct(name, fields));
             } else if self.take(".") {
                 let name = self.name()?;
+                let open = self.here();
                 expr = if self.take("(") {
                     let args = self.list(")")?;
-                    method(expr, name, args)?
+                    self.method(expr, name, args, open)?
                 } else {
-                    Expr::Select(Box::new(expr), name)
+                    self.selected(expr, name, at)
                 };
             } else if self.take(".?") {
-                expr = Expr::OptionalSelect(Box::new(expr), self.name()?);
+                let name = self.name()?;
+                expr = self.node(at, Node::OptionalSelect(Box::new(expr), name));
             } else if self.take("[?") {
                 let index = self.expr()?;
                 self.expect("]")?;
-                expr = Expr::OptionalIndex(Box::new([expr, index]));
+                expr = self.node(at, Node::OptionalIndex(Box::new([expr, index])));
             } else if self.take("[") {
                 let index = self.expr()?;
                 self.expect("]")?;
-                expr = Expr::Index(Box::new([expr, index]));
+                expr = self.node(at, Node::Index(Box::new([expr, index])));
             } else {
                 return Ok(expr);
             }
         }
     }
 
-    fn name(&mut self) -> Result<String, CelError> {
+    /// A field of an expression, or the name of a type that has dots.
+    fn selected(&mut self, of: Expr, name: String, at: usize) -> Expr {
+        if let Some(path) = path_of(&of) {
+            let whole = format!("{path}.{name}");
+            if super::TYPES.contains(&whole.as_str()) {
+                return self.node(of.at, Node::Name(whole));
+            }
+        }
+        self.node(at, Node::Select(Box::new(of), name))
+    }
+
+    fn name(&mut self) -> Result<String, Fault> {
         match self.peek().clone() {
             Token::Name(name) => {
                 self.at += 1;
                 Ok(name)
             }
-            other => Err(CelError::syntax(format!(
-                "a name is missing before {other:?}"
-            ))),
+            other => Err(format!(
+                "no viable alternative at input '{}'",
+                shown(&other)
+            )),
         }
     }
 
-    fn list(&mut self, end: &str) -> Result<Vec<Expr>, CelError> {
+    fn list(&mut self, end: &str) -> Result<Vec<Expr>, Fault> {
         let mut items = Vec::new();
         while !self.take(end) {
             if !items.is_empty() {
@@ -377,39 +465,54 @@ impl Parser {
         Ok(items)
     }
 
-    fn primary(&mut self) -> Result<Expr, CelError> {
+    fn primary(&mut self) -> Result<Expr, Fault> {
         let token = self.peek().clone();
+        let at = self.here();
         self.at += 1;
-        Ok(match token {
-            Token::Int(value) => Expr::Literal(Value::Int(value)),
-            Token::Uint(value) => Expr::Literal(Value::Uint(value)),
-            Token::Double(value) => Expr::Literal(Value::Double(value)),
-            Token::Text(value) => Expr::Literal(Value::text(value)),
-            Token::Bytes(value) => Expr::Literal(Value::Bytes(Arc::from(value))),
+        let node = match token {
+            Token::Int(value) => Node::Literal(Value::Int(value)),
+            Token::Uint(value) => Node::Literal(Value::Uint(value)),
+            Token::Double(value) => Node::Literal(Value::Double(value)),
+            Token::Text(value) => Node::Literal(Value::text(value)),
+            Token::Bytes(value) => Node::Literal(Value::Bytes(Arc::from(value))),
             Token::Sign("(") => {
                 let expr = self.expr()?;
                 self.expect(")")?;
-                expr
+                return Ok(expr);
             }
-            Token::Sign("[") => Expr::List(self.list("]")?),
-            Token::Sign("{") => Expr::Map(self.entries()?),
-            Token::Sign(".") => Expr::Name(self.name()?),
+            Token::Sign("[") => Node::List(self.list("]")?),
+            Token::Sign("{") => Node::Map(self.entries()?),
+            Token::Sign(".") => Node::Name(self.name()?),
             Token::Name(name) => match name.as_str() {
-                "true" => Expr::Literal(Value::Bool(true)),
-                "false" => Expr::Literal(Value::Bool(false)),
-                "null" => Expr::Literal(Value::Null),
-                _ if self.take("(") => {
-                    let args = self.list(")")?;
-                    function(name, args)?
+                "true" => Node::Literal(Value::Bool(true)),
+                "false" => Node::Literal(Value::Bool(false)),
+                "null" => Node::Literal(Value::Null),
+                _ => {
+                    let open = self.here();
+                    if self.take("(") {
+                        let args = self.list(")")?;
+                        return self.function(name, args, open);
+                    }
+                    Node::Name(name)
                 }
-                _ => Expr::Name(name),
             },
-            other => return Err(CelError::syntax(format!("unexpected {other:?}"))),
-        })
+            other => {
+                self.at -= 1;
+                let what = match other {
+                    Token::End => "mismatched",
+                    _ => "extraneous",
+                };
+                return Err(format!(
+                    "{what} input '{}' expecting {BEGINNINGS}",
+                    shown(&other)
+                ));
+            }
+        };
+        Ok(self.node(at, node))
     }
 
     /// The fields of a message; the brace is read.
-    fn fields(&mut self) -> Result<Vec<(String, bool, Expr)>, CelError> {
+    fn fields(&mut self) -> Result<Vec<(String, bool, Expr)>, Fault> {
         let mut fields = Vec::new();
         while !self.take("}") {
             if !fields.is_empty() {
@@ -426,7 +529,7 @@ impl Parser {
         Ok(fields)
     }
 
-    fn entries(&mut self) -> Result<Vec<(Expr, Expr)>, CelError> {
+    fn entries(&mut self) -> Result<Vec<(Expr, Expr)>, Fault> {
         let mut entries = Vec::new();
         while !self.take("}") {
             if !entries.is_empty() {
@@ -441,79 +544,94 @@ impl Parser {
         }
         Ok(entries)
     }
-}
 
-fn function(name: String, mut args: Vec<Expr>) -> Result<Expr, CelError> {
-    if name == "has" {
-        return match (args.pop(), args.is_empty()) {
-            (Some(Expr::Select(of, field)), true) => Ok(Expr::Has(of, field)),
-            _ => Err(CelError::syntax("invalid argument to has() macro")),
+    fn function(&mut self, name: String, mut args: Vec<Expr>, at: usize) -> Result<Expr, Fault> {
+        if name != "has" {
+            return Ok(self.node(at, Node::Call(name, None, args)));
+        }
+        match (args.pop().map(|arg| arg.node), args.is_empty()) {
+            (Some(Node::Select(of, field)), true) => Ok(self.node(at, Node::Has(of, field))),
+            _ => Err("invalid argument to has() macro".to_owned()),
+        }
+    }
+
+    /// A method call, or a macro that looks like one.
+    fn method(
+        &mut self,
+        of: Expr,
+        name: String,
+        args: Vec<Expr>,
+        at: usize,
+    ) -> Result<Expr, Fault> {
+        if let Node::Name(space) = &of.node {
+            let space = space.as_str();
+            if (space, name.as_str()) == ("cel", "bind") {
+                let [variable, init, body] = three(args)?;
+                let bind = Node::Bind(variable_of(&variable)?, Box::new([init, body]));
+                return Ok(self.node(at, bind));
+            }
+            let canonical = (space, name.as_str()) == ("ip", "isCanonical");
+            if canonical || is_space(space) {
+                let call = Node::Call(format!("{space}.{name}"), None, args);
+                return Ok(self.node(at, call));
+            }
+        }
+        let kind = match (name.as_str(), args.len()) {
+            ("all", 2 | 3) => Macro::All,
+            ("exists", 2 | 3) => Macro::Exists,
+            ("exists_one" | "existsOne", 2 | 3) => Macro::ExistsOne,
+            ("filter", 2) => Macro::Filter,
+            ("map", 2 | 3) => Macro::Map,
+            ("transformList", 3 | 4) => Macro::TransformList,
+            ("transformMap", 3 | 4) => Macro::TransformMap,
+            ("transformMapEntry", 3 | 4) => Macro::TransformMapEntry,
+            ("optMap", 2) => Macro::OptMap,
+            ("optFlatMap", 2) => Macro::OptFlatMap,
+            _ => return Ok(self.node(at, Node::Call(name, Some(Box::new(of)), args))),
         };
+        let two = match kind {
+            Macro::TransformList | Macro::TransformMap | Macro::TransformMapEntry => true,
+            Macro::Map => false,
+            _ => args.len() == 3,
+        };
+        let mut args = args.into_iter();
+        let mut names = Vec::new();
+        for _ in 0..=usize::from(two) {
+            let Some(variable) = args.next() else {
+                return Err("argument must be a simple name".to_owned());
+            };
+            names.push(variable_of(&variable)?);
+        }
+        let expanded = Node::Macro(kind, Box::new(of), names, args.collect());
+        Ok(self.node(at, expanded))
     }
-    Ok(Expr::Call(name, None, args))
 }
 
-/// A method call, or a macro that looks like one.
-fn method(of: Expr, name: String, args: Vec<Expr>) -> Result<Expr, CelError> {
-    if let Expr::Name(space) = &of {
-        let space = space.as_str();
-        if (space, name.as_str()) == ("cel", "bind") {
-            let [variable, init, body] = three(args)?;
-            return Ok(Expr::Bind(variable_of(&variable)?, Box::new([init, body])));
-        }
-        let canonical = (space, name.as_str()) == ("ip", "isCanonical");
-        if canonical
-            || matches!(
-                space,
-                "sets"
-                    | "math"
-                    | "optional"
-                    | "format"
-                    | "strings"
-                    | "lists"
-                    | "base64"
-                    | "jsonpatch"
-            )
-        {
-            return Ok(Expr::Call(format!("{space}.{name}"), None, args));
-        }
-    }
-    let kind = match (name.as_str(), args.len()) {
-        ("all", 2 | 3) => Macro::All,
-        ("exists", 2 | 3) => Macro::Exists,
-        ("exists_one" | "existsOne", 2 | 3) => Macro::ExistsOne,
-        ("filter", 2) => Macro::Filter,
-        ("map", 2 | 3) => Macro::Map,
-        ("optMap", 2) => Macro::OptMap,
-        ("optFlatMap", 2) => Macro::OptFlatMap,
-        _ => return Ok(Expr::Call(name, Some(Box::new(of)), args)),
-    };
-    let mut args = args.into_iter();
-    let mut names = Vec::new();
-    let two = args.len() == 3 && kind != Macro::Map;
-    for _ in 0..=usize::from(two) {
-        names.push(variable_of(&args.next().unwrap_or(Expr::List(Vec::new())))?);
-    }
-    Ok(Expr::Macro(kind, Box::new(of), names, args.collect()))
+/// Names before a dot that are no values.
+fn is_space(name: &str) -> bool {
+    matches!(
+        name,
+        "sets" | "math" | "optional" | "format" | "strings" | "lists" | "jsonpatch"
+    )
 }
 
 /// `a.b.c` as the name of a type.
 fn path_of(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Name(name) => Some(name.clone()),
-        Expr::Select(of, field) => Some(format!("{}.{field}", path_of(of)?)),
+    match &expr.node {
+        Node::Name(name) => Some(name.clone()),
+        Node::Select(of, field) => Some(format!("{}.{field}", path_of(of)?)),
         _ => None,
     }
 }
 
-fn three(args: Vec<Expr>) -> Result<[Expr; 3], CelError> {
+fn three(args: Vec<Expr>) -> Result<[Expr; 3], Fault> {
     args.try_into()
-        .map_err(|_args| CelError::syntax("cel.bind takes three arguments"))
+        .map_err(|_args| "cel.bind takes three arguments".to_owned())
 }
 
-fn variable_of(expr: &Expr) -> Result<String, CelError> {
-    match expr {
-        Expr::Name(name) => Ok(name.clone()),
-        _ => Err(CelError::syntax("argument must be a simple name")),
+fn variable_of(expr: &Expr) -> Result<String, Fault> {
+    match &expr.node {
+        Node::Name(name) => Ok(name.clone()),
+        _ => Err("argument must be a simple name".to_owned()),
     }
 }

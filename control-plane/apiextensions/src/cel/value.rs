@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use proto_api::quantity::Quantity;
 use serde_json::Value as Json;
 
+use super::types::Type;
 use super::{Budget, CelError};
 
 /// A value that the caller brings: what it answers is its own affair.
@@ -72,6 +73,8 @@ pub enum Value {
     Cidr(IpAddr, u8),
     /// Something or nothing.
     Optional(Option<Arc<Value>>),
+    /// A semantic version.
+    Semver(u64, u64, u64, Arc<str>),
     /// A type's name.
     Type(&'static str),
     /// The caller's.
@@ -134,8 +137,22 @@ impl Value {
             Self::Duration(_) | Self::Quantity(_) | Self::Ip(_) | Self::Cidr(..) => {
                 Json::from(super::functions::printed(self)?)
             }
-            Self::Type(_) | Self::Opaque(_) => return None,
+            Self::Type(_) | Self::Opaque(_) | Self::Semver(..) => return None,
         })
+    }
+
+    /// The type of a literal.
+    pub(super) const fn static_type(&self) -> Type {
+        match self {
+            Self::Null => Type::Null,
+            Self::Bool(_) => Type::Bool,
+            Self::Int(_) => Type::Int,
+            Self::Uint(_) => Type::Uint,
+            Self::Double(_) => Type::Double,
+            Self::Text(_) => Type::Text,
+            Self::Bytes(_) => Type::Bytes,
+            _ => Type::Dyn,
+        }
     }
 
     pub(crate) fn type_name(&self) -> &'static str {
@@ -154,6 +171,7 @@ impl Value {
             Self::Quantity(_) => "kubernetes.Quantity",
             Self::Ip(_) => "net.IP",
             Self::Cidr(..) => "net.CIDR",
+            Self::Semver(..) => "kubernetes.Semver",
             Self::Optional(_) => "optional_type",
             Self::Type(_) => "type",
             Self::Opaque(own) => own.type_name(),
@@ -190,6 +208,9 @@ impl Value {
             },
             (Self::Ip(a), Self::Ip(b)) => a == b,
             (Self::Cidr(a, x), Self::Cidr(b, y)) => a == b && x == y,
+            (Self::Semver(..), Self::Semver(..)) => {
+                super::functions::semver_order(self, other).is_some_and(Ordering::is_eq)
+            }
             (Self::Type(a), Self::Type(b)) => a == b,
             (Self::Opaque(a), Self::Opaque(b)) => Arc::ptr_eq(a, b),
             _ => self.order(other).is_some_and(Ordering::is_eq),

@@ -110,18 +110,18 @@ fn validate_versions(spec: &Value, found: &mut Vec<Violation>) {
                 detail,
             ));
         }
-        match &version["schema"]["openAPIV3Schema"] {
-            Value::Object(_) => schema_rules::validate(
-                &version["schema"]["openAPIV3Schema"],
-                &format!("{path}.schema.openAPIV3Schema"),
-                found,
-            ),
+        let place = place(versions, index, "schema", "validation");
+        match (&version["schema"]["openAPIV3Schema"], place) {
+            (schema @ Value::Object(_), Some(place)) => {
+                schema_rules::validate(schema, &format!("{place}.openAPIV3Schema"), found);
+            }
+            (Value::Object(_), None) => {}
             _ => {
                 let path = format!("{path}.schema.openAPIV3Schema");
                 found.push(Violation::required(&path, "schemas are required"));
             }
         }
-        validate_version_parts(version, &path, found);
+        validate_version_parts(versions, index, found);
     }
     if !unique {
         let detail = "must contain unique version names";
@@ -146,17 +146,30 @@ fn validate_versions(spec: &Value, found: &mut Vec<Violation>) {
     }
 }
 
-fn validate_version_parts(version: &Value, path: &str, found: &mut Vec<Violation>) {
-    for (index, column) in list(&version["additionalPrinterColumns"])
-        .iter()
-        .enumerate()
-    {
-        let path = format!("{path}.additionalPrinterColumns[{index}]");
-        validate_column(column, &path, found);
+/// Where a part of version `index` is told to be: what all versions have in common is told once, as
+/// a part of the definition (as upstream, which keeps it there). Nothing: it is told already.
+fn place(versions: &[Value], index: usize, field: &str, shared: &str) -> Option<String> {
+    let own = &versions.get(index)?[field];
+    if versions.iter().any(|other| other[field] != *own) {
+        return Some(format!("spec.versions[{index}].{field}"));
+    }
+    (index == 0).then(|| format!("spec.{shared}"))
+}
+
+fn validate_version_parts(versions: &[Value], index: usize, found: &mut Vec<Violation>) {
+    let Some(version) = versions.get(index) else {
+        return;
+    };
+    let place = |field: &str| place(versions, index, field, field);
+    if let Some(path) = place("additionalPrinterColumns") {
+        let columns = list(&version["additionalPrinterColumns"]).iter();
+        for (index, column) in columns.enumerate() {
+            validate_column(column, &format!("{path}[{index}]"), found);
+        }
     }
     let scale = &version["subresources"]["scale"];
-    if scale.is_object() {
-        let path = format!("{path}.subresources.scale");
+    if let Some(path) = place("subresources").filter(|_| scale.is_object()) {
+        let path = format!("{path}.scale");
         replicas_path(scale, "specReplicasPath", &[".spec."], &path, found);
         replicas_path(scale, "statusReplicasPath", &[".status."], &path, found);
         if scale["labelSelectorPath"]
@@ -167,14 +180,19 @@ fn validate_version_parts(version: &Value, path: &str, found: &mut Vec<Violation
             replicas_path(scale, "labelSelectorPath", &roots, &path, found);
         }
     }
+    if let Some(path) = place("selectableFields") {
+        validate_selectable(version, &path, found);
+    }
+}
+
+fn validate_selectable(version: &Value, path: &str, found: &mut Vec<Violation>) {
     let selectable = list(&version["selectableFields"]);
     if selectable.len() > SELECTABLE_MAX {
         let (count, max) = (selectable.len(), SELECTABLE_MAX);
-        let path = format!("{path}.selectableFields");
-        found.push(Violation::new(&path, Reason::TooMany { count, max }, ""));
+        found.push(Violation::new(path, Reason::TooMany { count, max }, ""));
     }
     for (index, field) in selectable.iter().enumerate() {
-        let path = format!("{path}.selectableFields[{index}].jsonPath");
+        let path = format!("{path}[{index}].jsonPath");
         let text = field["jsonPath"].as_str().unwrap_or_default();
         let known = JsonPath::parse(text).ok();
         match known.as_ref().and_then(JsonPath::fields) {

@@ -7,6 +7,7 @@ mod default;
 mod format;
 mod openapi;
 mod prune;
+mod ratchet;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -21,6 +22,7 @@ pub use self::default::default;
 pub(crate) use self::format::{duration_nanoseconds, holds as format_holds};
 pub use self::openapi::open_api;
 pub use self::prune::{metadata_of, prune};
+pub use self::ratchet::validate_changed;
 pub use self::typed::typed;
 pub use self::validate::validate;
 

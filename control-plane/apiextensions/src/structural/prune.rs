@@ -34,6 +34,9 @@ fn walk(schema: &Schema, value: &mut Value, path: &str, whole: bool, dropped: &m
                 dropped.push(child(path, &name));
                 fields.shift_remove(&name);
             }
+            if schema.embedded {
+                embedded_metadata(fields, path, dropped);
+            }
             for (name, value) in fields.iter_mut() {
                 if let Some(schema) = schema.field(name).filter(|_| !own(name)) {
                     walk(schema, value, &child(path, name), false, dropped);
@@ -49,6 +52,25 @@ fn walk(schema: &Schema, value: &mut Value, path: &str, whole: bool, dropped: &m
         }
         _ => {}
     }
+}
+
+/// The metadata of an object inside another one is metadata too. What has a wrong type stays, and is
+/// refused by validation.
+fn embedded_metadata(fields: &mut Map<String, Value>, path: &str, dropped: &mut Vec<String>) {
+    let mut own = Map::new();
+    if let Some(meta) = fields.get("metadata").filter(|meta| meta.is_object()) {
+        own.insert("metadata".to_owned(), meta.clone());
+    }
+    let Ok(findings) = metadata_of(&mut own) else {
+        return;
+    };
+    if let Some(meta) = own.shift_remove("metadata") {
+        fields.insert("metadata".to_owned(), meta);
+    }
+    dropped.extend(findings.into_iter().filter_map(|finding| match finding {
+        Finding::UnknownField(field) => Some(child(path, &field)),
+        Finding::DuplicateField(_) | Finding::DuplicateKey { .. } | Finding::InPatch(_) => None,
+    }));
 }
 
 /// Brings `metadata` into its canonical form: known fields of the right types.

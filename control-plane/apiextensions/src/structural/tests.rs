@@ -24,16 +24,17 @@ fn unknown_fields_are_dropped_and_told() {
     let mut object = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "n"},
         "spec": {"a": 1, "b": 2, "free": {"any": 1, "known": {"no": 1}},
             "map": {"k": {"x": "1", "y": 2}},
-            "pod": {"apiVersion": "v1", "kind": "Pod", "metadata": {}, "zz": 1}}, "top": 1});
+            "pod": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "nope": 1},
+                "zz": 1}}, "top": 1});
     let told: Vec<String> = prune(&schema, &mut object)
         .iter()
         .map(ToString::to_string)
         .collect();
     let expected = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "n"},
         "spec": {"a": 1, "free": {"any": 1, "known": {}}, "map": {"k": {"x": "1"}},
-            "pod": {"apiVersion": "v1", "kind": "Pod", "metadata": {}}}});
+            "pod": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}}});
     assert_eq!(object, expected);
-    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(told.len(), 6, "{told:?}");
     assert!(
         told.contains(&"unknown field \"spec.map.k.y\"".to_owned()),
         "{told:?}"

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use control_plane_apiextensions::{Rules, Schema, default, prune, validate};
+use control_plane_apiextensions::{Rules, Schema, default, prune, validate, validate_changed};
 use serde_json::Value;
 
 use super::field_error;
@@ -24,7 +24,14 @@ pub(super) struct Custom {
 impl Custom {
     /// Rules speak of objects that are otherwise right.
     fn broken_rules(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        if self.rules.is_empty() || !validate(&self.schema, object).is_empty() {
+        if self.rules.is_empty() {
+            return Vec::new();
+        }
+        let wrong = match old {
+            Some(old) => validate_changed(&self.schema, object, old),
+            None => validate(&self.schema, object),
+        };
+        if !wrong.is_empty() {
             return Vec::new();
         }
         let broken = self.rules.evaluate(&self.schema, object, old);
@@ -72,6 +79,11 @@ impl Strategy for Custom {
             .into_iter()
             .map(field_error)
             .collect()
+    }
+
+    fn validate_changed(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let found = validate_changed(&self.schema, new, old);
+        found.into_iter().map(field_error).collect()
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {

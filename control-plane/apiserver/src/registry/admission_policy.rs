@@ -1,15 +1,17 @@
 //! ValidatingAdmissionPolicy and MutatingAdmissionPolicy with their bindings: rules about writes
 //! as expressions.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
+use control_plane_apiextensions::cel::{Declared, Env, ObjectType, Program, Type};
 use jiff::Timestamp;
 use proto_api::names;
 use serde_json::{Value, json};
 
 use super::admission_rules::{
-    self as rules, FAILURE_POLICIES, count_text, validate_conditions, validate_match,
-    validate_param_kind,
+    self as rules, FAILURE_POLICIES, count_text, validate_conditions, validate_expression,
+    validate_match, validate_param_kind,
 };
 use super::strategy::Strategy;
 use crate::field::FieldError;
@@ -163,17 +165,36 @@ impl Strategy for Policy {
         } else {
             matched.required("", &mut errors);
         }
-        validate_conditions(&spec.get("matchConditions"), &mut errors);
-        validate_variables(&spec.get("variables"), &mut errors);
+        let env = environment(kind.is_present());
+        validate_conditions(&spec.get("matchConditions"), &env, &mut errors);
+        let env = validate_variables(&spec.get("variables"), env, &mut errors);
         match self {
-            Self::Validating => validate_validations(object, &spec, &mut errors),
-            Self::Mutating => validate_mutations(&spec, &mut errors),
+            Self::Validating => validate_validations(object, &spec, &env, &mut errors),
+            Self::Mutating => validate_mutations(&spec, &env, &mut errors),
         }
         errors
     }
 }
 
-fn validate_variables(variables: &Place<'_>, errors: &mut Errors) {
+/// What expressions may name; parameters when the policy says of which kind.
+fn environment(params: bool) -> Env {
+    let mut names = vec![
+        "object",
+        "oldObject",
+        "request",
+        "namespaceObject",
+        "authorizer",
+    ];
+    if params {
+        names.push("params");
+    }
+    Env::dynamic(&names)
+}
+
+/// Returns what the expressions after the variables may name.
+fn validate_variables(variables: &Place<'_>, env: Env, errors: &mut Errors) -> Env {
+    let mut fields = BTreeMap::new();
+    let mut env = with_variables(env, &fields);
     for variable in variables.items() {
         let name = variable.get("name");
         let text = name.text();
@@ -184,17 +205,33 @@ fn validate_variables(variables: &Place<'_>, errors: &mut Errors) {
         } else if !text.starts_with(head) || !text.chars().all(tail) {
             name.invalid("name is not a valid CEL identifier", errors);
         }
-        expression(&variable.get("expression"), errors);
+        expression(&variable.get("expression"), &env, &[], errors);
+        let made = Program::checked(variable.get("expression").text(), &env);
+        let made = made.map_or(Type::Dyn, |program| program.result().clone());
+        fields.insert(text.to_owned(), made);
+        env = with_variables(env, &fields);
     }
+    env
 }
 
-fn expression(expression: &Place<'_>, errors: &mut Errors) {
+fn with_variables(env: Env, fields: &BTreeMap<String, Type>) -> Env {
+    let variables = Type::Object(Arc::new(ObjectType {
+        name: "kubernetes.variables".to_owned(),
+        fields: fields.clone(),
+        open: false,
+    }));
+    env.with("variables", Arc::new(Declared::unsized_of(variables)))
+}
+
+fn expression(expression: &Place<'_>, env: &Env, wanted: &[Type], errors: &mut Errors) {
     if expression.text().trim().is_empty() {
         expression.required("expression is not specified", errors);
+    } else {
+        validate_expression(expression, env, wanted, errors);
     }
 }
 
-fn validate_validations(object: &Value, spec: &Place<'_>, errors: &mut Errors) {
+fn validate_validations(object: &Value, spec: &Place<'_>, env: &Env, errors: &mut Errors) {
     let (validations, annotations) = (spec.get("validations"), spec.get("auditAnnotations"));
     if validations.is_unset() && annotations.is_unset() {
         validations.required(ONE_NEEDED, errors);
@@ -202,10 +239,12 @@ fn validate_validations(object: &Value, spec: &Place<'_>, errors: &mut Errors) {
         return;
     }
     for validation in validations.items() {
-        expression(&validation.get("expression"), errors);
+        expression(&validation.get("expression"), env, &[Type::Bool], errors);
         let worded = validation.get("messageExpression");
         if !worded.text().is_empty() && worded.text().trim().is_empty() {
             worded.invalid("must be non-empty if specified", errors);
+        } else if !worded.text().is_empty() {
+            validate_expression(&worded, env, &[Type::Text], errors);
         }
         let message = validation.get("message");
         if !message.text().is_empty() && message.text().trim().is_empty() {
@@ -231,6 +270,8 @@ fn validate_validations(object: &Value, spec: &Place<'_>, errors: &mut Errors) {
             value.required("valueExpression is not specified", errors);
         } else if value.text().len() > VALUE_BYTES_MAX {
             errors.push(FieldError::too_long(&value.path, VALUE_BYTES_MAX));
+        } else {
+            validate_expression(&value, env, &[Type::Text, Type::Null], errors);
         }
         if !seen.insert(key.text()) {
             key.duplicate(errors);
@@ -238,7 +279,7 @@ fn validate_validations(object: &Value, spec: &Place<'_>, errors: &mut Errors) {
     }
 }
 
-fn validate_mutations(spec: &Place<'_>, errors: &mut Errors) {
+fn validate_mutations(spec: &Place<'_>, env: &Env, errors: &mut Errors) {
     let again = spec.get("reinvocationPolicy");
     again.required_one_of(&["IfNeeded", "Never"], errors);
     let mutations = spec.get("mutations");
@@ -257,7 +298,7 @@ fn validate_mutations(spec: &Place<'_>, errors: &mut Errors) {
         };
         let patch = mutation.get(form);
         if patch.is_present() {
-            expression(&patch.get("expression"), errors);
+            expression(&patch.get("expression"), env, &[], errors);
         } else {
             let detail = format!("must be specified when patchType is {}", kind.text());
             patch.required(detail, errors);

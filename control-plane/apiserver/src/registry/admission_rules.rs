@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use control_plane_apiextensions::cel::{Env, Program, Type};
 use proto_api::names;
 use serde_json::Value;
 
@@ -147,8 +148,33 @@ fn validate_selectors_only(matched: &Place<'_>, errors: &mut Errors) {
     }
 }
 
-/// Checks `matchConditions`.
-pub(super) fn validate_conditions(conditions: &Place<'_>, errors: &mut Errors) {
+/// Checks that an expression names what there is and makes a value of one of these types (none:
+/// of any).
+pub(super) fn validate_expression(
+    expression: &Place<'_>,
+    env: &Env,
+    wanted: &[Type],
+    errors: &mut Errors,
+) {
+    match Program::checked(expression.text(), env) {
+        Err(fault) => expression.invalid(format!("compilation failed: {fault}"), errors),
+        Ok(program) => {
+            let found = program.result();
+            if wanted.is_empty() || *found == Type::Dyn || wanted.contains(found) {
+                return;
+            }
+            let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            let detail = match names.as_slice() {
+                [one] => format!("must evaluate to {one}"),
+                many => format!("must evaluate to one of [{}]", many.join(" ")),
+            };
+            expression.invalid(detail, errors);
+        }
+    }
+}
+
+/// Checks `matchConditions`, which may name what `env` declares.
+pub(super) fn validate_conditions(conditions: &Place<'_>, env: &Env, errors: &mut Errors) {
     if conditions.len() > CONDITIONS_MAX {
         let count = conditions.len();
         errors.push(FieldError::too_many(
@@ -162,6 +188,8 @@ pub(super) fn validate_conditions(conditions: &Place<'_>, errors: &mut Errors) {
         let expression = condition.get("expression");
         if expression.text().trim().is_empty() {
             expression.required("", errors);
+        } else {
+            validate_expression(&expression, env, &[Type::Bool], errors);
         }
         let name = condition.get("name");
         if name.required_text(errors) {

@@ -107,6 +107,11 @@ pub trait Strategy: Debug + Send + Sync {
     /// Makes `object` what it must be when its deletion begins.
     fn prepare_delete(&self, _object: &mut Value) {}
 
+    /// Checks the whole of an object that was `old` before. The default forgives nothing of it.
+    fn validate_changed(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
+        self.validate(new)
+    }
+
     /// Checks a new object.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()

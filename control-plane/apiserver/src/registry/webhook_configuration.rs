@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use control_plane_apiextensions::cel::Env;
 use jiff::Timestamp;
 use proto_api::names;
 use serde_json::{Value, json};
@@ -124,7 +125,8 @@ fn validate_hook(hook: &Place<'_>, errors: &mut Errors) {
     }
     validate_selectors(hook, errors);
     validate_client(&hook.get("clientConfig"), errors);
-    validate_conditions(&hook.get("matchConditions"), errors);
+    let env = Env::dynamic(&["object", "oldObject", "request", "authorizer"]);
+    validate_conditions(&hook.get("matchConditions"), &env, errors);
 }
 
 /// Checks where a webhook is: one URL or one service.

@@ -251,7 +251,7 @@ fn check(target: &Target, new: &Value, old: &Value) -> Result<(), StatusError> {
     let mut errors = validation::object_meta_update(new, old);
     errors.extend(validation::object_meta(&target.kind, new));
     if !matches!(target.subresource, Some(Subresource::Binding)) {
-        errors.extend(strategy.validate(new));
+        errors.extend(strategy.validate_changed(new, old));
         errors.extend(match target.subresource {
             Some(Subresource::Ephemeralcontainers) => pod::validate_ephemeral_update(new, old),
             Some(Subresource::Resize) => pod::validate_resize(new, old),

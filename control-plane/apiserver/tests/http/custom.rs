@@ -355,3 +355,82 @@ async fn watchers_see_the_objects_of_a_definition_go() {
     let free = (json!("True"), json!("InitialNamesAccepted"));
     while state(&rival.next().await, "Established") != Some(free.clone()) {}
 }
+
+#[tokio::test]
+async fn rules_are_checked_when_they_are_written_and_forgive_what_was() {
+    let cluster = Cluster::start().await;
+    let with = |rule: &str, bound: &Value| {
+        let mut own = definition();
+        let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+        let spec = own.pointer_mut(spec).unwrap();
+        spec["x-kubernetes-validations"] = json!([{"rule": rule}]);
+        spec["properties"]["ports"]["maxItems"] = bound.clone();
+        own
+    };
+    let schema = "spec.versions[0].schema.openAPIV3Schema.properties[spec]\
+        .x-kubernetes-validations[0].rule";
+    let refused = cluster
+        .admin
+        .post(DEFINITIONS, &with("self.replica > 1", &Value::Null))
+        .await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    let told = message(&refused);
+    assert!(
+        told.contains(&format!("{schema}: Invalid value: ")),
+        "{told}"
+    );
+    assert!(
+        told.contains(
+            "compilation failed: ERROR: <input>:1:5: undefined field 'replica'\n | self.replica > \
+             1\n | ....^"
+        ),
+        "{told}"
+    );
+    let dear = "self.ports.all(a, self.ports.all(b, a.name == b.name || a != b))";
+    let refused = cluster
+        .admin
+        .post(DEFINITIONS, &with(dear, &Value::Null))
+        .await;
+    let expected = format!(
+        "{schema}: Forbidden: estimated rule cost exceeds budget by factor of \
+        more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength"
+    );
+    assert!(
+        message(&refused).contains(&expected),
+        "{}",
+        message(&refused)
+    );
+    let bounded = with("self.replicas < 5", &json!(10));
+    cluster.established(&bounded).await;
+    let made = cluster
+        .admin
+        .post(
+            CRONS,
+            &cron("a", &json!({"cronSpec": "* * * * 5", "replicas": 4})),
+        )
+        .await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    // The rule becomes stricter than what is stored.
+    let stricter = json!([{"op": "replace", "value": "self.replicas < 3",
+        "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations/0/rule"}]);
+    let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let json_patch = [("content-type", "application/json-patch+json")];
+    let answer = cluster
+        .admin
+        .send("PATCH", &path, &json_patch, stricter.to_string())
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let patch = |body: Value| {
+        let path = format!("{CRONS}/a");
+        let admin = &cluster.admin;
+        async move { admin.send("PATCH", &path, &MERGE, body.to_string()).await }
+    };
+    let answer = patch(json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = patch(json!({"spec": {"color": "red"}})).await;
+    assert!(
+        message(&answer).contains("failed rule: self.replicas < 3"),
+        "{}",
+        answer.text()
+    );
+}

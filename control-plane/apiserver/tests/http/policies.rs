@@ -275,3 +275,27 @@ async fn mutating_policies_change_what_is_stored() {
     // The first policy saw what the second one added.
     assert_eq!(made["metadata"]["labels"], json!({"size": "2"}));
 }
+
+#[tokio::test]
+async fn a_policys_status_tells_what_its_expressions_get_wrong() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"validations": [{"expression": "object.dat.size() < 3"}]});
+    cluster.policy("wrong", &spec, &deny()).await;
+    let path = format!(
+        "{GROUP}/validatingadmissionpolicies?watch=true&fieldSelector=metadata.name%3Dwrong"
+    );
+    let mut watch = cluster.admin.watch(&path).await;
+    let status = loop {
+        let event = watch.next().await;
+        if event["object"]["status"]["observedGeneration"] == 1 {
+            break event["object"]["status"].clone();
+        }
+    };
+    let warnings = &status["typeChecking"]["expressionWarnings"];
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[0].expression");
+    assert_eq!(
+        warnings[0]["warning"],
+        "v1, Kind=ConfigMap: ERROR: <input>:1:7: undefined field 'dat'\n | object.dat.size() < 3\n \
+         | ......^"
+    );
+}

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use self::notes::{NoteLevel, Notes};
+pub(crate) use self::policy::follow_policies;
 use self::policy::{Policies, Turns};
 pub(crate) use self::request::{Operation, Request};
 pub(crate) use self::rules::World;

@@ -8,6 +8,8 @@ mod mutate;
 mod params;
 mod parsed;
 mod scope;
+mod status;
+mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use crate::registry::Registry;
 use crate::status::{Cause, StatusError};
 
 pub(super) use self::mutate::Turns;
+pub(crate) use self::status::run as follow_policies;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 /// Tells of a refusal that is only noted.
