@@ -523,17 +523,16 @@ fn call(name: &str, target: Option<&Known>, args: &[Known], kind: Type) -> Known
         ("containsCIDR", _) => (Range { min: 3, max: 7 }, None),
         ("validate", _) => (arg(0).by(TRAVERSAL).or(one), None),
         ("sets.contains" | "sets.intersects", _) => (arg(0).times(arg(1)).or(one), None),
-        ("sets.equivalent", _) => {
-            let pairs = arg(0).times(arg(1)).times(Range::exactly(2));
-            (pairs.or(one), None)
-        }
+        ("sets.equivalent", _) => (
+            arg(0).times(arg(1)).plus(arg(1).times(arg(0))).or(one),
+            None,
+        ),
         _ => (one, None),
     };
     let mut known = Known::of(before.plus(cost), kind);
     known.size = size;
-    if name == "dyn" {
-        known.size = args.first().and_then(Known::size);
-        known.entries = args.first().and_then(|arg| arg.entries);
+    if let ("dyn", [of]) = (name, args) {
+        (known.size, known.entries) = (of.size(), of.entries);
     }
     known
 }

@@ -9,6 +9,7 @@ mod check;
 mod cost;
 mod eval;
 mod functions;
+mod kubernetes;
 mod overloads;
 mod parse;
 #[cfg(test)]

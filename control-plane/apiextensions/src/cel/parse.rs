@@ -113,7 +113,7 @@ fn token(text: &str) -> Result<(Token, &str), Fault> {
         return Ok((Token::Name(text[..end].to_owned()), &text[end..]));
     }
     let sign = SIGNS.iter().find(|sign| text.starts_with(**sign));
-    let sign = sign.ok_or_else(|| (format!("unexpected character {first:?}")))?;
+    let sign = sign.ok_or_else(|| format!("unexpected character {first:?}"))?;
     Ok((Token::Sign(sign), &text[sign.len()..]))
 }
 
@@ -168,7 +168,11 @@ fn number(text: &str) -> Result<(Token, &str), Fault> {
 }
 
 fn quoted(text: &str) -> Result<Option<(Token, &str)>, Fault> {
-    let prefix = text.find(['"', '\'']).filter(|at| *at <= 2).unwrap_or(3);
+    // A quote stands within the first three bytes or not at all: the rest is not looked at.
+    let start = text.as_bytes().iter().take(3);
+    let Some(prefix) = start.copied().position(|byte| matches!(byte, b'"' | b'\'')) else {
+        return Ok(None);
+    };
     let marks = text.get(..prefix).unwrap_or("x").to_ascii_lowercase();
     if !matches!(marks.as_str(), "" | "r" | "b" | "br" | "rb") {
         return Ok(None);

@@ -209,7 +209,7 @@ impl Value {
             (Self::Ip(a), Self::Ip(b)) => a == b,
             (Self::Cidr(a, x), Self::Cidr(b, y)) => a == b && x == y,
             (Self::Semver(..), Self::Semver(..)) => {
-                super::functions::semver_order(self, other).is_some_and(Ordering::is_eq)
+                super::kubernetes::semver_order(self, other).is_some_and(Ordering::is_eq)
             }
             (Self::Type(a), Self::Type(b)) => a == b,
             (Self::Opaque(a), Self::Opaque(b)) => Arc::ptr_eq(a, b),

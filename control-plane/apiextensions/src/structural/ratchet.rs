@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Additional, ListType, Schema, validate};
+use super::{ListType, Schema, validate};
 use crate::violation::{Reason, Violation};
 
 /// Checks `new`; what breaks a rule at a place that is as it was in `old` is forgiven, so that an

@@ -357,6 +357,10 @@ async fn watchers_see_the_objects_of_a_definition_go() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story from its beginning to its end"
+)]
 async fn rules_are_checked_when_they_are_written_and_forgive_what_was() {
     let cluster = Cluster::start().await;
     let with = |rule: &str, bound: &Value| {
