@@ -1,6 +1,6 @@
 //! `metadata.managedFields`: who owns what. Changes with the form of its entries.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::set::{FieldSet, FieldsError};
 
@@ -113,7 +113,19 @@ pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
         };
         key(a).cmp(&key(b))
     });
-    let written: Vec<Value> = entries.iter().map(to_value).collect();
+    let written: Vec<Value> = entries
+        .iter()
+        .map(|entry| to_value(entry, &entry.time, entry.fields.to_fields()))
+        .collect();
+    put(object, written);
+}
+
+/// Writes the one entry of a new object, whose fields are `FieldsV1` already.
+pub(super) fn write_one(object: &mut Value, entry: &Entry, time: &str, fields: Map<String, Value>) {
+    put(object, vec![to_value(entry, time, Value::Object(fields))]);
+}
+
+fn put(object: &mut Value, written: Vec<Value>) {
     let Some(object) = object.as_object_mut() else {
         return;
     };
@@ -128,20 +140,23 @@ pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
     }
 }
 
-fn to_value(entry: &Entry) -> Value {
-    let mut value = json!({
-        "manager": entry.manager,
-        "operation": entry.operation.text(),
-        "apiVersion": entry.api_version,
-        "fieldsType": "FieldsV1",
-        "fieldsV1": entry.fields.to_fields(),
-    });
-    for (name, text) in [("time", &entry.time), ("subresource", &entry.subresource)] {
-        if !text.is_empty() {
-            value[name] = Value::String(text.clone());
+fn to_value(entry: &Entry, time: &str, fields: Value) -> Value {
+    let mut value = Map::with_capacity(7);
+    let text = |value: &mut Map<String, Value>, name: &str, text: &str| {
+        value.insert(name.to_owned(), Value::String(text.to_owned()));
+    };
+    text(&mut value, "manager", &entry.manager);
+    text(&mut value, "operation", entry.operation.text());
+    text(&mut value, "apiVersion", &entry.api_version);
+    text(&mut value, "fieldsType", "FieldsV1");
+    // Moved: the tree of fields is most of the entry.
+    value.insert("fieldsV1".to_owned(), fields);
+    for (name, stated) in [("time", time), ("subresource", &entry.subresource)] {
+        if !stated.is_empty() {
+            text(&mut value, name, stated);
         }
     }
-    value
+    Value::Object(value)
 }
 
 /// Bounds the entries of updates: the oldest beyond [`UPDATES_MAX`] become one of their version.

@@ -9,6 +9,7 @@
 //! An object is owned in one version at a time: conversion between versions of a kind is the
 //! caller's, before.
 
+mod created;
 mod managers;
 mod set;
 mod shape;
@@ -189,29 +190,45 @@ pub fn apply(
     Ok(result)
 }
 
-/// Notes who changed what between `live` (nothing at creation) and `new`, and returns `new` with its
-/// entries. Entries that `new` carries are taken as they are, an empty one resets them, none means
-/// those of `live`.
+/// Notes in `new` who changed what since `live` (nothing at creation). Entries that `new` carries are
+/// taken as they are, an empty one resets them, none means those of `live`.
 ///
 /// # Errors
-/// [`ApplyError::Schema`] when `new` is not checked.
-pub fn update(writer: &Writer<'_>, live: Option<&Value>, new: &Value) -> Result<Value, ApplyError> {
-    let walk = Walk {
-        schema: writer.schema,
-    };
-    let place = Place {
-        node: Node::Fields(writer.type_id),
-        own: false,
-    };
-    let empty = Value::Object(Map::new());
-    let old = without_entries(live.unwrap_or(&empty));
-    let mut result = without_entries(new);
+/// [`ApplyError::Schema`] when `new` is not checked; it has no entries then.
+pub fn update(
+    writer: &Writer<'_>,
+    live: Option<&Value>,
+    new: &mut Value,
+) -> Result<(), ApplyError> {
     let mut entries = match (resets(new), read(new)) {
         (true, _) => Vec::new(),
         (false, Ok(entries)) if !entries.is_empty() && writer.subresource.is_empty() => entries,
         _ => live.map(read).and_then(Result::ok).unwrap_or_default(),
     };
-    let difference = walk.compare(place, Some(&old), Some(&result))?;
+    if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.shift_remove("managedFields");
+    }
+    let place = Place {
+        node: Node::Fields(writer.type_id),
+        own: false,
+    };
+    if live.is_none() && entries.is_empty() {
+        let without = created::Without {
+            never: never_owned(),
+            ignored: writer.ignored,
+        };
+        if let Some(fields) = created::fields(writer.schema, place, new, without)? {
+            let entry = writer.entry(Operation::Update, FieldSet::default());
+            managers::write_one(new, &entry, writer.now, fields);
+        }
+        return Ok(());
+    }
+    let walk = Walk {
+        schema: writer.schema,
+    };
+    let empty = Value::Object(Map::new());
+    // The entries themselves differ as well; nobody owns them.
+    let difference = walk.compare(place, Some(live.unwrap_or(&empty)), Some(new))?;
     let changed = difference.changed.outside(writer.ignored);
     release(&mut entries, &changed, &difference.removed);
     let own = changed.difference(never_owned());
@@ -223,8 +240,8 @@ pub fn update(writer: &Writer<'_>, live: Option<&Value>, new: &Value) -> Result<
         writer.now.clone_into(&mut entry.time);
         entries.push(entry);
     }
-    managers::write(&mut result, entries);
-    Ok(result)
+    managers::write(new, entries);
+    Ok(())
 }
 
 impl Writer<'_> {

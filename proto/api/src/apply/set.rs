@@ -53,7 +53,7 @@ impl Element {
         })
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Field(name) => format!("f:{name}"),
             Self::Value(value) => format!("v:{value}"),

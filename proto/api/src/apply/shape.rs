@@ -92,23 +92,43 @@ pub(super) fn below<'a>(
     node: Node<'a>,
     element: &Element,
 ) -> Option<Place<'a>> {
-    let item = |shape| Place {
-        node: of_value(schema, shape),
-        own: true,
-    };
     match (node, element) {
-        (Node::Fields(id), Element::Field(name)) => {
+        (_, Element::Field(name)) => field_below(schema, node, name),
+        (Node::List { .. }, Element::Key(_)) | (Node::Set(_), Element::Value(_)) => {
+            item_below(schema, node)
+        }
+        _ => None,
+    }
+}
+
+/// [`below`] of a field's or map entry's name.
+pub(super) fn field_below<'a>(schema: &'a Schema, node: Node<'a>, name: &str) -> Option<Place<'a>> {
+    match node {
+        Node::Fields(id) => {
             let ty = schema.get(id);
             match ty.field(name) {
                 Some(field) => Some(of_field(schema, field)),
                 None => ty.open.then_some(OPEN),
             }
         }
-        (Node::Open, Element::Field(_)) => Some(OPEN),
-        (Node::Map(value), Element::Field(_)) => Some(item(value)),
-        (Node::List { item: shape, .. }, Element::Key(_))
-        | (Node::Set(shape), Element::Value(_)) => Some(item(shape)),
-        _ => None,
+        Node::Open => Some(OPEN),
+        Node::Map(value) => Some(item(schema, value)),
+        Node::Leaf | Node::List { .. } | Node::Set(_) => None,
+    }
+}
+
+/// The place of every item of a list.
+pub(super) fn item_below<'a>(schema: &'a Schema, node: Node<'a>) -> Option<Place<'a>> {
+    match node {
+        Node::List { item: shape, .. } | Node::Set(shape) => Some(item(schema, shape)),
+        Node::Leaf | Node::Fields(_) | Node::Map(_) | Node::Open => None,
+    }
+}
+
+fn item<'a>(schema: &'a Schema, shape: &'a Shape) -> Place<'a> {
+    Place {
+        node: of_value(schema, shape),
+        own: true,
     }
 }
 

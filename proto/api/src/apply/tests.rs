@@ -48,6 +48,12 @@ fn applied(manager: &str, kind: Gvk<'static>, live: Option<&Value>, config: &Val
     apply(&writer(manager, kind), live, config, OnConflict::Refuse).unwrap()
 }
 
+fn updated(writer: &Writer<'_>, live: Option<&Value>, new: &Value) -> Value {
+    let mut new = new.clone();
+    update(writer, live, &mut new).unwrap();
+    new
+}
+
 /// The paths a manager owns.
 fn owned(object: &Value, manager: &str) -> Vec<String> {
     let entries = read(object).unwrap();
@@ -148,7 +154,7 @@ fn an_update_takes_what_it_changes_and_conflicts_name_it_with_version_and_time()
     );
     let mut scaled = live.clone();
     scaled["spec"]["replicas"] = json!(5);
-    let live = update(&writer("kubectl", DEPLOYMENT), Some(&live), &scaled).unwrap();
+    let live = updated(&writer("kubectl", DEPLOYMENT), Some(&live), &scaled);
     assert_eq!(owned(&live, "kubectl"), [".spec.replicas"]);
     assert_eq!(owned(&live, "a"), [".spec.paused"]);
     let config = deployment(json!({"replicas": 1, "paused": true}));
@@ -269,7 +275,7 @@ fn ignored_fields_are_not_owned() {
     };
     let mut new = deployment(json!({"replicas": 1}));
     new["status"] = json!({"replicas": 7});
-    let object = update(&a, None, &new).unwrap();
+    let object = updated(&a, None, &new);
     assert_eq!(owned(&object, "a"), [".spec.replicas"]);
 }
 
@@ -277,12 +283,71 @@ fn ignored_fields_are_not_owned() {
 fn entries_may_be_reset_and_are_kept_when_left_out() {
     let live = applied("a", CONFIG_MAP, None, &config_map(json!({"x": "1"})));
     let b = writer("b", CONFIG_MAP);
-    let kept = update(&b, Some(&live), &config_map(json!({"x": "1"}))).unwrap();
+    let kept = updated(&b, Some(&live), &config_map(json!({"x": "1"})));
     assert_eq!(owned(&kept, "a"), [".data.x"]);
     let mut reset = config_map(json!({"x": "1"}));
     reset["metadata"]["managedFields"] = json!([{}]);
-    let object = update(&b, Some(&live), &reset).unwrap();
+    let object = updated(&b, Some(&live), &reset);
     assert_eq!(object["metadata"].get("managedFields"), None);
+}
+
+#[test]
+fn a_creation_is_the_difference_to_nothing() {
+    let status = FieldSet::default().with(&["status"]);
+    let mut full = deployment(json!({
+        "replicas": 3, "selector": {"matchLabels": {"b": "1", "a": "2"}}, "strategy": {},
+        "template": {
+            "metadata": {"creationTimestamp": null, "labels": {"a": "2"}, "annotations": {}},
+            "spec": {
+                "containers": [
+                    {"name": "z", "image": "i", "resources": {}, "args": ["x", "y"],
+                        "ports": [{"containerPort": 80}, {"containerPort": 53, "protocol": "UDP"}],
+                        "env": [{"name": "B", "value": "1"}, {"name": "A", "value": "2"},
+                            {"name": "B", "value": "3"}],
+                        "securityContext": {"capabilities": {"drop": ["ALL"]}}},
+                    {"name": "a", "readinessProbe": {"httpGet": {"path": "/", "port": 8080}}},
+                ],
+                "securityContext": {}, "nodeSelector": {}, "tolerations": [{"key": "k"}],
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "topologySpreadConstraints": [
+                    {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}],
+            },
+        },
+    }));
+    full["metadata"]["uid"] = json!("u");
+    full["metadata"]["finalizers"] = json!(["y", "x", "y"]);
+    full["metadata"]["ownerReferences"] = json!([{"uid": "o", "name": "n"}]);
+    full["status"] = json!({"replicas": 7});
+    let unkeyed = json!({"template": {"spec": {"containers": [{"image": "no name"}]}}});
+    for (kind, object) in [
+        (DEPLOYMENT, full),
+        (DEPLOYMENT, deployment(json!({}))),
+        (DEPLOYMENT, deployment(unkeyed)),
+        (CONFIG_MAP, config_map(json!({"x": "1", "a.b": ""}))),
+        (CONFIG_MAP, config_map(json!({}))),
+        (
+            SERVICE,
+            json!({"metadata": {"name": "s", "labels": null},
+                "spec": {"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}],
+                    "clusterIPs": ["a", "b"], "selector": {}}}),
+        ),
+    ] {
+        for ignored in [&NONE, &status] {
+            let writer = Writer {
+                ignored,
+                ..writer("a", kind)
+            };
+            let (mut one, mut other) = (object.clone(), object.clone());
+            let created = update(&writer, None, &mut one);
+            let compared = update(&writer, Some(&json!({})), &mut other);
+            assert_eq!(created, compared);
+            assert_eq!(
+                one.to_string(),
+                other.to_string(),
+                "the same, in the same order"
+            );
+        }
+    }
 }
 
 #[test]
@@ -297,7 +362,7 @@ fn many_updaters_become_ancient() {
         };
         let mut new = live.clone();
         new["data"][format!("k{at}")] = json!("v");
-        live = update(&writer, Some(&live), &new).unwrap();
+        live = updated(&writer, Some(&live), &new);
     }
     let entries = read(&live).unwrap();
     assert_eq!(entries.len(), UPDATES_MAX);

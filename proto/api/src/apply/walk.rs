@@ -104,6 +104,9 @@ impl<'a> Walk<'a> {
         let leaf =
             open || matches!(place.node, Node::Leaf) || (!list && nothing(old) && nothing(new));
         let mut difference = Difference::default();
+        if old.is_some() && old == new {
+            return Ok(difference);
+        }
         if leaf {
             difference.changed.member = new.is_some() && old != new;
             difference.removed.member = old.is_some() && new.is_none();
@@ -312,7 +315,7 @@ impl<'a> Walk<'a> {
 }
 
 /// Null or an empty object: what counts as a leaf where fields are expected.
-fn is_nothing(value: &Value) -> bool {
+pub(super) fn is_nothing(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(Map::is_empty)
 }
 

@@ -184,14 +184,11 @@ pub(super) fn note_owner(
         ignored: &ignored,
         now,
     };
-    match apply::update(&writer, old, new) {
-        Ok(noted) => *new = noted,
-        // Ownership must not stand in the way of a write; the next apply sees a conflict too few.
-        Err(fault) => {
-            tracing::warn!(kind = kind.kind, name = %target.key.name, %fault, "owner not noted");
-            let kept = old.map_or(Value::Null, |old| tree::at(old, &entries).clone());
-            tree::object_mut(new, "metadata").insert("managedFields".to_owned(), kept);
-        }
+    // Ownership must not stand in the way of a write; the next apply sees a conflict too few.
+    if let Err(fault) = apply::update(&writer, old, new) {
+        tracing::warn!(kind = kind.kind, name = %target.key.name, %fault, "owner not noted");
+        let kept = old.map_or(Value::Null, |old| tree::at(old, &entries).clone());
+        tree::object_mut(new, "metadata").insert("managedFields".to_owned(), kept);
     }
 }
 
