@@ -246,9 +246,7 @@ impl<K: Kind> Informer<K> {
 
     fn decode(&self, object: Object) -> Option<Arc<Cached<K>>> {
         match object.decode::<K>() {
-            Ok(mut value) => {
-                // Field ownership is the API server's business; here it would only take memory.
-                value.metadata_mut().managed_fields = Vec::new();
+            Ok(value) => {
                 let Object {
                     key,
                     revision,

@@ -256,7 +256,10 @@ fn emit_type(out: &mut String, name: &str, definitions: &Definitions) -> Result<
     writeln!(out, "pub struct {ty} {{")?;
     let mut fields = Vec::new();
     for (json, property) in &schema.properties {
-        if kind.is_some() && (json == "apiVersion" || json == "kind") {
+        // Who owns which field is the API server's business, and a write without it changes nothing
+        // of it: a tree of it in every object of every cache would cost more than the object.
+        let is_ownership = ty == "ObjectMeta" && json == "managedFields";
+        if is_ownership || (kind.is_some() && (json == "apiVersion" || json == "kind")) {
             continue;
         }
         let required = schema.required.contains(json);
@@ -312,8 +315,12 @@ fn emit_field(out: &mut String, json: &str, field: &str, shape: &Shape, write: b
             (ty.clone(), Some(skip).filter(|_| !required))
         }
     };
-    if !matches!(shape, Shape::Optional(_)) {
-        attributes.push(null.to_owned());
+    match shape {
+        Shape::Optional(_) => {}
+        Shape::Collection { ty, .. } if ty.starts_with("Vec<") => {
+            attributes.push("default, deserialize_with = \"crate::types::exact_list\"".to_owned())
+        }
+        _ => attributes.push(null.to_owned()),
     }
     if let Some(skip) = skip.filter(|_| write) {
         attributes.push(format!("skip_serializing_if = \"{skip}\""));

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto_api::types::MicroTime;
 use proto_api::types::coordination::v1::{Lease, LeaseSpec};
-use proto_api::types::{MicroTime, Object as _};
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -280,7 +280,6 @@ impl LeaderElector {
         spec: LeaseSpec,
         observed: &mut Option<Observed>,
     ) -> Result<bool, ApiError> {
-        lease.metadata_mut().managed_fields.clear();
         lease.spec = Some(spec.clone());
         let body = serde_json::to_value(&lease).map_err(|error| malformed(&error))?;
         match self

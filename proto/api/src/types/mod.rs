@@ -3,7 +3,7 @@
 //!
 //! Rules of the generated structs: required scalars and structs are plain, optional ones are
 //! `Option`, lists and maps are plain and left out when empty, `metadata` is always plain,
-//! `null` reads as absent, unknown fields are ignored (strictness is [`crate::decode`]'s job), a
+//! `null` reads as absent, unknown fields and `managedFields` are ignored (strictness is [`crate::decode`]'s job), a
 //! kind writes its own `apiVersion` and `kind`, and a large struct that is seldom set is boxed.
 
 mod scalars;
@@ -133,6 +133,18 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// As [`null_as_default`], without room for more: a list of one large struct would otherwise hold the
+/// room of four, and caches hold many.
+pub(crate) fn exact_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let mut list: Vec<T> = null_as_default(deserializer)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {

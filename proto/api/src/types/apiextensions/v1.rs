@@ -91,7 +91,7 @@ pub struct CustomResourceDefinitionCondition {
 pub struct CustomResourceDefinitionNames {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub categories: Vec<String>,
@@ -103,7 +103,7 @@ pub struct CustomResourceDefinitionNames {
     pub plural: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub short_names: Vec<String>,
@@ -124,7 +124,7 @@ pub struct CustomResourceDefinitionSpec {
     pub preserve_unknown_fields: Option<bool>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub scope: String,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub versions: Vec<CustomResourceDefinitionVersion>,
 }
 
@@ -135,7 +135,7 @@ pub struct CustomResourceDefinitionStatus {
     pub accepted_names: Option<Box<CustomResourceDefinitionNames>>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<CustomResourceDefinitionCondition>,
@@ -143,7 +143,7 @@ pub struct CustomResourceDefinitionStatus {
     pub observed_generation: Option<i64>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub stored_versions: Vec<String>,
@@ -154,7 +154,7 @@ pub struct CustomResourceDefinitionStatus {
 pub struct CustomResourceDefinitionVersion {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub additional_printer_columns: Vec<CustomResourceColumnDefinition>,
@@ -168,7 +168,7 @@ pub struct CustomResourceDefinitionVersion {
     pub schema: Option<CustomResourceValidation>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub selectable_fields: Vec<SelectableField>,
@@ -246,6 +246,6 @@ pub struct WebhookClientConfig {
 pub struct WebhookConversion {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_config: Option<WebhookClientConfig>,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub conversion_review_versions: Vec<String>,
 }

@@ -120,7 +120,7 @@ pub struct DaemonSetStatus {
     pub collision_count: Option<i32>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<DaemonSetCondition>,
@@ -238,7 +238,7 @@ pub struct DeploymentStatus {
     pub collision_count: Option<i32>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<DeploymentCondition>,
@@ -340,7 +340,7 @@ pub struct ReplicaSetStatus {
     pub available_replicas: Option<i32>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<ReplicaSetCondition>,
@@ -480,7 +480,7 @@ pub struct StatefulSetSpec {
     pub update_strategy: Option<Box<StatefulSetUpdateStrategy>>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volume_claim_templates: Vec<crate::types::core::v1::PersistentVolumeClaim>,
@@ -495,7 +495,7 @@ pub struct StatefulSetStatus {
     pub collision_count: Option<i32>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<StatefulSetCondition>,

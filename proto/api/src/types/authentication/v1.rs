@@ -68,7 +68,7 @@ pub struct TokenRequestSpec {
     pub attestations: std::collections::BTreeMap<String, Vec<String>>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub audiences: Vec<String>,

@@ -70,7 +70,7 @@ pub struct HPAScalingPolicy {
 pub struct HPAScalingRules {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub policies: Vec<HPAScalingPolicy>,
@@ -157,7 +157,7 @@ pub struct HorizontalPodAutoscalerSpec {
     pub max_replicas: i32,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub metrics: Vec<MetricSpec>,
@@ -172,13 +172,13 @@ pub struct HorizontalPodAutoscalerSpec {
 pub struct HorizontalPodAutoscalerStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<HorizontalPodAutoscalerCondition>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub current_metrics: Vec<MetricStatus>,

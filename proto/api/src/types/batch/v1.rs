@@ -69,7 +69,7 @@ pub struct CronJobSpec {
 pub struct CronJobStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub active: Vec<crate::types::core::v1::ObjectReference>,
@@ -144,7 +144,7 @@ pub struct JobSchedulingConfiguration {
     pub disruption_mode: Option<crate::types::scheduling::v1alpha3::WorkloadPodGroupDisruptionMode>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub resource_claims: Vec<crate::types::scheduling::v1alpha3::WorkloadPodGroupResourceClaim>,
@@ -206,7 +206,7 @@ pub struct JobStatus {
     pub completion_time: Option<crate::types::Time>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<JobCondition>,
@@ -242,7 +242,7 @@ pub struct JobTemplateSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodFailurePolicy {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub rules: Vec<PodFailurePolicyRule>,
 }
 
@@ -253,7 +253,7 @@ pub struct PodFailurePolicyOnExitCodesRequirement {
     pub container_name: Option<String>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub operator: String,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub values: Vec<i32>,
 }
 
@@ -275,7 +275,7 @@ pub struct PodFailurePolicyRule {
     pub on_exit_codes: Option<Box<PodFailurePolicyOnExitCodesRequirement>>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub on_pod_conditions: Vec<PodFailurePolicyOnPodConditionsPattern>,
@@ -284,7 +284,7 @@ pub struct PodFailurePolicyRule {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SuccessPolicy {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub rules: Vec<SuccessPolicyRule>,
 }
 
@@ -302,13 +302,13 @@ pub struct SuccessPolicyRule {
 pub struct UncountedTerminatedPods {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub failed: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub succeeded: Vec<String>,

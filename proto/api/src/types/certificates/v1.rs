@@ -73,7 +73,7 @@ pub struct CertificateSigningRequestSpec {
     pub extra: std::collections::BTreeMap<String, Vec<String>>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub groups: Vec<String>,
@@ -85,7 +85,7 @@ pub struct CertificateSigningRequestSpec {
     pub uid: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub usages: Vec<String>,
@@ -100,7 +100,7 @@ pub struct CertificateSigningRequestStatus {
     pub certificate: Option<crate::types::Bytes>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<CertificateSigningRequestCondition>,

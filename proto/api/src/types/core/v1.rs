@@ -183,13 +183,13 @@ pub struct CSIVolumeSource {
 pub struct Capabilities {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub add: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub drop: Vec<String>,
@@ -198,7 +198,7 @@ pub struct Capabilities {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CephFSPersistentVolumeSource {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub monitors: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -215,7 +215,7 @@ pub struct CephFSPersistentVolumeSource {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CephFSVolumeSource {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub monitors: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -374,7 +374,7 @@ pub struct ConfigMapNodeConfigSource {
 pub struct ConfigMapProjection {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub items: Vec<KeyToPath>,
@@ -393,7 +393,7 @@ pub struct ConfigMapVolumeSource {
     pub default_user: Option<i64>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub items: Vec<KeyToPath>,
@@ -408,25 +408,25 @@ pub struct ConfigMapVolumeSource {
 pub struct Container {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub args: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub command: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub env: Vec<EnvVar>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub env_from: Vec<EnvFromSource>,
@@ -442,7 +442,7 @@ pub struct Container {
     pub name: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ports: Vec<ContainerPort>,
@@ -450,7 +450,7 @@ pub struct Container {
     pub readiness_probe: Option<Box<Probe>>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub resize_policy: Vec<ContainerResizePolicy>,
@@ -460,7 +460,7 @@ pub struct Container {
     pub restart_policy: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub restart_policy_rules: Vec<ContainerRestartRule>,
@@ -480,13 +480,13 @@ pub struct Container {
     pub tty: Option<bool>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volume_devices: Vec<VolumeDevice>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volume_mounts: Vec<VolumeMount>,
@@ -510,7 +510,7 @@ pub struct ContainerExtendedResourceRequest {
 pub struct ContainerImage {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub names: Vec<String>,
@@ -558,7 +558,7 @@ pub struct ContainerRestartRuleOnExitCodes {
     pub operator: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub values: Vec<i32>,
@@ -621,7 +621,7 @@ pub struct ContainerStatus {
     pub allocated_resources: std::collections::BTreeMap<String, crate::types::Quantity>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub allocated_resources_status: Vec<ResourceStatus>,
@@ -655,7 +655,7 @@ pub struct ContainerStatus {
     pub user: Option<ContainerUser>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volume_mounts: Vec<VolumeMountStatus>,
@@ -684,7 +684,7 @@ pub struct DaemonEndpoint {
 pub struct DownwardAPIProjection {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub items: Vec<DownwardAPIVolumeFile>,
@@ -714,7 +714,7 @@ pub struct DownwardAPIVolumeSource {
     pub default_user: Option<i64>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub items: Vec<DownwardAPIVolumeFile>,
@@ -762,19 +762,19 @@ pub struct EndpointPort {
 pub struct EndpointSubset {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub addresses: Vec<EndpointAddress>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub not_ready_addresses: Vec<EndpointAddress>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ports: Vec<EndpointPort>,
@@ -785,7 +785,7 @@ pub struct EndpointSubset {
 pub struct Endpoints {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: crate::types::meta::v1::ObjectMeta,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub subsets: Vec<EndpointSubset>,
 }
 impl Serialize for Endpoints {
@@ -860,25 +860,25 @@ pub struct EnvVarSource {
 pub struct EphemeralContainer {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub args: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub command: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub env: Vec<EnvVar>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub env_from: Vec<EnvFromSource>,
@@ -894,7 +894,7 @@ pub struct EphemeralContainer {
     pub name: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ports: Vec<ContainerPort>,
@@ -902,7 +902,7 @@ pub struct EphemeralContainer {
     pub readiness_probe: Option<Box<Probe>>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub resize_policy: Vec<ContainerResizePolicy>,
@@ -912,7 +912,7 @@ pub struct EphemeralContainer {
     pub restart_policy: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub restart_policy_rules: Vec<ContainerRestartRule>,
@@ -934,13 +934,13 @@ pub struct EphemeralContainer {
     pub tty: Option<bool>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volume_devices: Vec<VolumeDevice>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volume_mounts: Vec<VolumeMount>,
@@ -1075,7 +1075,7 @@ pub struct EvictionResponder {
 pub struct ExecAction {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub command: Vec<String>,
@@ -1093,13 +1093,13 @@ pub struct FCVolumeSource {
     #[serde(
         rename = "targetWWNs",
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub target_wwns: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub wwids: Vec<String>,
@@ -1231,7 +1231,7 @@ pub struct HTTPGetAction {
     pub host: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub http_headers: Vec<HTTPHeader>,
@@ -1259,7 +1259,7 @@ pub struct HTTPHeader {
 pub struct HostAlias {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub hostnames: Vec<String>,
@@ -1302,7 +1302,7 @@ pub struct ISCSIPersistentVolumeSource {
     pub lun: i32,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub portals: Vec<String>,
@@ -1333,7 +1333,7 @@ pub struct ISCSIVolumeSource {
     pub lun: i32,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub portals: Vec<String>,
@@ -1475,7 +1475,7 @@ pub struct LimitRangeItem {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitRangeSpec {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub limits: Vec<LimitRangeItem>,
 }
 
@@ -1486,7 +1486,7 @@ pub struct LinuxContainerUser {
     pub gid: i64,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub supplemental_groups: Vec<i64>,
@@ -1505,7 +1505,7 @@ pub struct LoadBalancerIngress {
     pub ip_mode: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ports: Vec<PortStatus>,
@@ -1516,7 +1516,7 @@ pub struct LoadBalancerIngress {
 pub struct LoadBalancerStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ingress: Vec<LoadBalancerIngress>,
@@ -1619,7 +1619,7 @@ pub struct NamespaceCondition {
 pub struct NamespaceSpec {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub finalizers: Vec<String>,
@@ -1630,7 +1630,7 @@ pub struct NamespaceSpec {
 pub struct NamespaceStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<NamespaceCondition>,
@@ -1693,7 +1693,7 @@ pub struct NodeAddress {
 pub struct NodeAffinity {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub preferred_during_scheduling_ignored_during_execution: Vec<PreferredSchedulingTerm>,
@@ -1726,19 +1726,19 @@ pub struct NodeAllocatableOverheadResources {
 pub struct NodeAllocatableResourceClaimStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub containers: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub mapping: Vec<NodeAllocatableMappedResources>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub overhead: Vec<NodeAllocatableOverheadResources>,
@@ -1802,7 +1802,7 @@ pub struct NodeFeatures {
 pub struct NodePodPreemptionPolicy {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub disable_resize_preemption: Vec<String>,
@@ -1829,7 +1829,7 @@ pub struct NodeRuntimeHandlerFeatures {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSelector {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub node_selector_terms: Vec<NodeSelectorTerm>,
 }
 
@@ -1842,7 +1842,7 @@ pub struct NodeSelectorRequirement {
     pub operator: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub values: Vec<String>,
@@ -1853,13 +1853,13 @@ pub struct NodeSelectorRequirement {
 pub struct NodeSelectorTerm {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub match_expressions: Vec<NodeSelectorRequirement>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub match_fields: Vec<NodeSelectorRequirement>,
@@ -1877,7 +1877,7 @@ pub struct NodeSpec {
     #[serde(
         rename = "podCIDRs",
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub pod_cidrs: Vec<String>,
@@ -1887,7 +1887,7 @@ pub struct NodeSpec {
     pub provider_id: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub taints: Vec<Taint>,
@@ -1900,7 +1900,7 @@ pub struct NodeSpec {
 pub struct NodeStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub addresses: Vec<NodeAddress>,
@@ -1918,7 +1918,7 @@ pub struct NodeStatus {
     pub capacity: std::collections::BTreeMap<String, crate::types::Quantity>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<NodeCondition>,
@@ -1928,7 +1928,7 @@ pub struct NodeStatus {
     pub daemon_endpoints: Option<NodeDaemonEndpoints>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub declared_features: Vec<String>,
@@ -1936,7 +1936,7 @@ pub struct NodeStatus {
     pub features: Option<NodeFeatures>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub images: Vec<ContainerImage>,
@@ -1946,19 +1946,19 @@ pub struct NodeStatus {
     pub phase: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub runtime_handlers: Vec<NodeRuntimeHandler>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volumes_attached: Vec<AttachedVolume>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volumes_in_use: Vec<String>,
@@ -2144,7 +2144,7 @@ pub struct PersistentVolumeClaimCondition {
 pub struct PersistentVolumeClaimSpec {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub access_modes: Vec<String>,
@@ -2171,7 +2171,7 @@ pub struct PersistentVolumeClaimSpec {
 pub struct PersistentVolumeClaimStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub access_modes: Vec<String>,
@@ -2195,7 +2195,7 @@ pub struct PersistentVolumeClaimStatus {
     pub capacity: std::collections::BTreeMap<String, crate::types::Quantity>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<PersistentVolumeClaimCondition>,
@@ -2236,7 +2236,7 @@ pub struct PersistentVolumeClaimVolumeSource {
 pub struct PersistentVolumeSpec {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub access_modes: Vec<String>,
@@ -2278,7 +2278,7 @@ pub struct PersistentVolumeSpec {
     pub local: Option<LocalVolumeSource>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub mount_options: Vec<String>,
@@ -2382,13 +2382,13 @@ impl crate::types::Object for Pod {
 pub struct PodAffinity {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub preferred_during_scheduling_ignored_during_execution: Vec<WeightedPodAffinityTerm>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub required_during_scheduling_ignored_during_execution: Vec<PodAffinityTerm>,
@@ -2401,13 +2401,13 @@ pub struct PodAffinityTerm {
     pub label_selector: Option<crate::types::meta::v1::LabelSelector>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub match_label_keys: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub mismatch_label_keys: Vec<String>,
@@ -2415,7 +2415,7 @@ pub struct PodAffinityTerm {
     pub namespace_selector: Option<crate::types::meta::v1::LabelSelector>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub namespaces: Vec<String>,
@@ -2428,13 +2428,13 @@ pub struct PodAffinityTerm {
 pub struct PodAntiAffinity {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub preferred_during_scheduling_ignored_during_execution: Vec<WeightedPodAffinityTerm>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub required_during_scheduling_ignored_during_execution: Vec<PodAffinityTerm>,
@@ -2489,19 +2489,19 @@ pub struct PodCondition {
 pub struct PodDNSConfig {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub nameservers: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub options: Vec<PodDNSConfigOption>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub searches: Vec<String>,
@@ -2519,7 +2519,7 @@ pub struct PodDNSConfigOption {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodExtendedResourceClaimStatus {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub request_mappings: Vec<ContainerExtendedResourceRequest>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub resource_claim_name: String,
@@ -2603,7 +2603,7 @@ pub struct PodSecurityContext {
     pub seccomp_profile: Option<SeccompProfile>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub supplemental_groups: Vec<i64>,
@@ -2611,7 +2611,7 @@ pub struct PodSecurityContext {
     pub supplemental_groups_policy: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub sysctls: Vec<Sysctl>,
@@ -2628,7 +2628,7 @@ pub struct PodSpec {
     pub affinity: Option<Box<Affinity>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub automount_service_account_token: Option<bool>,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub containers: Vec<Container>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns_config: Option<Box<PodDNSConfig>>,
@@ -2638,19 +2638,19 @@ pub struct PodSpec {
     pub enable_service_links: Option<bool>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ephemeral_containers: Vec<EphemeralContainer>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub eviction_responders: Vec<EvictionResponder>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub host_aliases: Vec<HostAlias>,
@@ -2668,13 +2668,13 @@ pub struct PodSpec {
     pub hostname_override: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub image_pull_secrets: Vec<LocalObjectReference>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub init_containers: Vec<Container>,
@@ -2702,13 +2702,13 @@ pub struct PodSpec {
     pub priority_class_name: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub readiness_gates: Vec<PodReadinessGate>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub resource_claims: Vec<PodResourceClaim>,
@@ -2722,7 +2722,7 @@ pub struct PodSpec {
     pub scheduler_name: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub scheduling_gates: Vec<PodSchedulingGate>,
@@ -2744,19 +2744,19 @@ pub struct PodSpec {
     pub termination_grace_period_seconds: Option<i64>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub tolerations: Vec<Toleration>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volumes: Vec<Volume>,
@@ -2773,19 +2773,19 @@ pub struct PodStatus {
     pub allocated_resources: std::collections::BTreeMap<String, crate::types::Quantity>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<PodCondition>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub container_statuses: Vec<ContainerStatus>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ephemeral_container_statuses: Vec<ContainerStatus>,
@@ -2796,13 +2796,13 @@ pub struct PodStatus {
     #[serde(
         rename = "hostIPs",
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub host_ips: Vec<HostIP>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub init_container_statuses: Vec<ContainerStatus>,
@@ -2810,7 +2810,7 @@ pub struct PodStatus {
     pub message: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub node_allocatable_resource_claim_statuses: Vec<NodeAllocatableResourceClaimStatus>,
@@ -2825,7 +2825,7 @@ pub struct PodStatus {
     #[serde(
         rename = "podIPs",
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub pod_ips: Vec<PodIP>,
@@ -2837,7 +2837,7 @@ pub struct PodStatus {
     pub resize: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub resource_claim_statuses: Vec<PodResourceClaimStatus>,
@@ -2847,7 +2847,7 @@ pub struct PodStatus {
     pub start_time: Option<crate::types::Time>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volume_health: Vec<PodVolumeHealth>,
@@ -2908,7 +2908,7 @@ pub struct PodTemplateSpec {
 pub struct PodVolumeHealth {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub health_conditions: Vec<VolumeHealthCondition>,
@@ -2987,7 +2987,7 @@ pub struct ProjectedVolumeSource {
     pub default_user: Option<i64>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub sources: Vec<VolumeProjection>,
@@ -3019,7 +3019,7 @@ pub struct RBDPersistentVolumeSource {
     pub image: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyring: Option<String>,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub monitors: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
@@ -3040,7 +3040,7 @@ pub struct RBDVolumeSource {
     pub image: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyring: Option<String>,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub monitors: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
@@ -3132,7 +3132,7 @@ pub struct ReplicationControllerStatus {
     pub available_replicas: Option<i32>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<ReplicationControllerCondition>,
@@ -3235,7 +3235,7 @@ pub struct ResourceQuotaSpec {
     pub scope_selector: Option<ScopeSelector>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub scopes: Vec<String>,
@@ -3263,7 +3263,7 @@ pub struct ResourceQuotaStatus {
 pub struct ResourceRequirements {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub claims: Vec<ResourceClaim>,
@@ -3288,7 +3288,7 @@ pub struct ResourceStatus {
     pub name: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub resources: Vec<ResourceHealth>,
@@ -3362,7 +3362,7 @@ pub struct ScaleIOVolumeSource {
 pub struct ScopeSelector {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub match_expressions: Vec<ScopedResourceSelectorRequirement>,
@@ -3377,7 +3377,7 @@ pub struct ScopedResourceSelectorRequirement {
     pub scope_name: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub values: Vec<String>,
@@ -3468,7 +3468,7 @@ pub struct SecretKeySelector {
 pub struct SecretProjection {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub items: Vec<KeyToPath>,
@@ -3496,7 +3496,7 @@ pub struct SecretVolumeSource {
     pub default_user: Option<i64>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub items: Vec<KeyToPath>,
@@ -3580,11 +3580,11 @@ impl crate::types::Object for Service {
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccount {
     pub automount_service_account_token: Option<bool>,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: crate::types::meta::v1::ObjectMeta,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub secrets: Vec<ObjectReference>,
 }
 impl Serialize for ServiceAccount {
@@ -3663,14 +3663,14 @@ pub struct ServiceSpec {
     #[serde(
         rename = "clusterIPs",
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub cluster_ips: Vec<String>,
     #[serde(
         rename = "externalIPs",
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub external_ips: Vec<String>,
@@ -3684,7 +3684,7 @@ pub struct ServiceSpec {
     pub internal_traffic_policy: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ip_families: Vec<String>,
@@ -3696,13 +3696,13 @@ pub struct ServiceSpec {
     pub load_balancer_ip: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub load_balancer_source_ranges: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ports: Vec<ServicePort>,
@@ -3729,7 +3729,7 @@ pub struct ServiceSpec {
 pub struct ServiceStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub conditions: Vec<crate::types::meta::v1::Condition>,
@@ -3832,7 +3832,7 @@ pub struct Toleration {
 pub struct TopologySelectorLabelRequirement {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub key: String,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub values: Vec<String>,
 }
 
@@ -3841,7 +3841,7 @@ pub struct TopologySelectorLabelRequirement {
 pub struct TopologySelectorTerm {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub match_label_expressions: Vec<TopologySelectorLabelRequirement>,
@@ -3854,7 +3854,7 @@ pub struct TopologySpreadConstraint {
     pub label_selector: Option<crate::types::meta::v1::LabelSelector>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub match_label_keys: Vec<String>,
@@ -3988,7 +3988,7 @@ pub struct VolumeHealthCondition {
 pub struct VolumeHealthStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub health_conditions: Vec<VolumeHealthCondition>,
@@ -4001,7 +4001,7 @@ pub struct VolumeHealthStatus {
 pub struct VolumeMount {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub bind_mount_options: Vec<String>,

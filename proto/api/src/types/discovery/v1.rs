@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub addresses: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditions: Option<EndpointConditions>,
@@ -44,13 +44,13 @@ pub struct EndpointConditions {
 pub struct EndpointHints {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub for_nodes: Vec<ForNode>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub for_zones: Vec<ForZone>,
@@ -74,11 +74,11 @@ pub struct EndpointPort {
 pub struct EndpointSlice {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub address_type: String,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub endpoints: Vec<Endpoint>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: crate::types::meta::v1::ObjectMeta,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub ports: Vec<EndpointPort>,
 }
 impl Serialize for EndpointSlice {

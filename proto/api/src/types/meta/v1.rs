@@ -25,7 +25,7 @@ pub struct Condition {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteOptions {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub dry_run: Vec<String>,
     pub grace_period_seconds: Option<i64>,
     pub ignore_store_read_error_with_cluster_breaking_potential: Option<bool>,
@@ -66,7 +66,7 @@ impl Serialize for DeleteOptions {
 pub struct LabelSelector {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub match_expressions: Vec<LabelSelectorRequirement>,
@@ -87,7 +87,7 @@ pub struct LabelSelectorRequirement {
     pub operator: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub values: Vec<String>,
@@ -144,7 +144,7 @@ pub struct ObjectMeta {
     pub deletion_timestamp: Option<Time>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub finalizers: Vec<String>,
@@ -158,19 +158,13 @@ pub struct ObjectMeta {
         skip_serializing_if = "std::collections::BTreeMap::is_empty"
     )]
     pub labels: std::collections::BTreeMap<String, String>,
-    #[serde(
-        default,
-        deserialize_with = "crate::types::null_as_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub managed_fields: Vec<ManagedFieldsEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub owner_references: Vec<OwnerReference>,
@@ -270,7 +264,7 @@ pub struct StatusCause {
 pub struct StatusDetails {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub causes: Vec<StatusCause>,

@@ -17,7 +17,7 @@ pub struct HTTPIngressPath {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPIngressRuleValue {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub paths: Vec<HTTPIngressPath>,
 }
 
@@ -28,7 +28,7 @@ pub struct IPBlock {
     pub cidr: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub except: Vec<String>,
@@ -154,7 +154,7 @@ pub struct IngressLoadBalancerIngress {
     pub ip: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ports: Vec<IngressPortStatus>,
@@ -165,7 +165,7 @@ pub struct IngressLoadBalancerIngress {
 pub struct IngressLoadBalancerStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ingress: Vec<IngressLoadBalancerIngress>,
@@ -209,13 +209,13 @@ pub struct IngressSpec {
     pub ingress_class_name: Option<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub rules: Vec<IngressRule>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub tls: Vec<IngressTLS>,
@@ -233,7 +233,7 @@ pub struct IngressStatus {
 pub struct IngressTLS {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub hosts: Vec<String>,
@@ -283,13 +283,13 @@ impl crate::types::Object for NetworkPolicy {
 pub struct NetworkPolicyEgressRule {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ports: Vec<NetworkPolicyPort>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub to: Vec<NetworkPolicyPeer>,
@@ -300,13 +300,13 @@ pub struct NetworkPolicyEgressRule {
 pub struct NetworkPolicyIngressRule {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub from: Vec<NetworkPolicyPeer>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ports: Vec<NetworkPolicyPort>,
@@ -339,13 +339,13 @@ pub struct NetworkPolicyPort {
 pub struct NetworkPolicySpec {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub egress: Vec<NetworkPolicyEgressRule>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ingress: Vec<NetworkPolicyIngressRule>,
@@ -353,7 +353,7 @@ pub struct NetworkPolicySpec {
     pub pod_selector: Option<crate::types::meta::v1::LabelSelector>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub policy_types: Vec<String>,

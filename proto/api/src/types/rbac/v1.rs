@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct AggregationRule {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub cluster_role_selectors: Vec<crate::types::meta::v1::LabelSelector>,
@@ -20,7 +20,7 @@ pub struct ClusterRole {
     pub aggregation_rule: Option<AggregationRule>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: crate::types::meta::v1::ObjectMeta,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub rules: Vec<PolicyRule>,
 }
 impl Serialize for ClusterRole {
@@ -63,7 +63,7 @@ pub struct ClusterRoleBinding {
     pub metadata: crate::types::meta::v1::ObjectMeta,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub role_ref: RoleRef,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub subjects: Vec<Subject>,
 }
 impl Serialize for ClusterRoleBinding {
@@ -102,30 +102,30 @@ impl crate::types::Object for ClusterRoleBinding {
 pub struct PolicyRule {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub api_groups: Vec<String>,
     #[serde(
         rename = "nonResourceURLs",
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub non_resource_urls: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub resource_names: Vec<String>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub resources: Vec<String>,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub verbs: Vec<String>,
 }
 
@@ -134,7 +134,7 @@ pub struct PolicyRule {
 pub struct Role {
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: crate::types::meta::v1::ObjectMeta,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub rules: Vec<PolicyRule>,
 }
 impl Serialize for Role {
@@ -174,7 +174,7 @@ pub struct RoleBinding {
     pub metadata: crate::types::meta::v1::ObjectMeta,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub role_ref: RoleRef,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub subjects: Vec<Subject>,
 }
 impl Serialize for RoleBinding {

@@ -48,7 +48,7 @@ pub struct WorkloadPodGroupResourceClaim {
 pub struct WorkloadPodGroupSchedulingConstraints {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub topology: Vec<TopologyConstraint>,

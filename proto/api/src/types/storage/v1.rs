@@ -62,13 +62,13 @@ pub struct CSIDriverSpec {
     pub storage_capacity: Option<bool>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub token_requests: Vec<TokenRequest>,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub volume_lifecycle_modes: Vec<String>,
@@ -129,7 +129,7 @@ pub struct CSINodeDriver {
     pub node_id: String,
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub topology_keys: Vec<String>,
@@ -138,7 +138,7 @@ pub struct CSINodeDriver {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CSINodeSpec {
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub drivers: Vec<CSINodeDriver>,
 }
 
@@ -147,7 +147,7 @@ pub struct CSINodeSpec {
 pub struct CSINodeStatus {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub storage_health: Vec<StorageHealth>,
@@ -157,11 +157,11 @@ pub struct CSINodeStatus {
 #[serde(rename_all = "camelCase")]
 pub struct StorageClass {
     pub allow_volume_expansion: Option<bool>,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub allowed_topologies: Vec<crate::types::core::v1::TopologySelectorTerm>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub metadata: crate::types::meta::v1::ObjectMeta,
-    #[serde(default, deserialize_with = "crate::types::null_as_default")]
+    #[serde(default, deserialize_with = "crate::types::exact_list")]
     pub mount_options: Vec<String>,
     #[serde(default, deserialize_with = "crate::types::null_as_default")]
     pub parameters: std::collections::BTreeMap<String, String>,
@@ -221,7 +221,7 @@ impl crate::types::Object for StorageClass {
 pub struct StorageHealth {
     #[serde(
         default,
-        deserialize_with = "crate::types::null_as_default",
+        deserialize_with = "crate::types::exact_list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub health_conditions: Vec<StorageHealthCondition>,
