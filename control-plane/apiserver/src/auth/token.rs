@@ -2,9 +2,13 @@
 //!
 //! One key signs; older ones only verify, so that a new key ends no token.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use x509_parser::prelude::FromDer as _;
@@ -19,6 +23,10 @@ pub(super) const SECONDS_MIN: i64 = 600;
 pub(super) const SECONDS_MAX: i64 = 86_400 * 365;
 /// Seconds that clocks may differ.
 const LEEWAY_SECONDS: u64 = 10;
+/// Tokens whose signature is not checked again.
+const KNOWN_MAX: usize = 4096;
+/// Longer tokens are none that we issue: they are not remembered.
+const KNOWN_BYTES_MAX: usize = 4096;
 /// Bytes of an uncompressed P-256 point without its marker.
 const POINT_BYTES: usize = 64;
 
@@ -112,6 +120,22 @@ struct Claims {
     bound: Bound,
 }
 
+impl Claims {
+    /// Whether it is in force at the Unix second `now`, give or take the leeway.
+    fn check_time(&self, now: u64) -> Result<(), jsonwebtoken::errors::Error> {
+        use jsonwebtoken::errors::ErrorKind;
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let leeway = i64::try_from(LEEWAY_SECONDS).unwrap_or_default();
+        if self.exp.saturating_add(leeway) < now {
+            return Err(ErrorKind::ExpiredSignature.into());
+        }
+        if self.nbf.saturating_sub(leeway) > now {
+            return Err(ErrorKind::ImmatureSignature.into());
+        }
+        Ok(())
+    }
+}
+
 /// Who a valid token speaks for, and the objects that must still exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSubject {
@@ -170,6 +194,9 @@ pub struct TokenKeys {
     encoding: EncodingKey,
     /// The signing key first.
     verifying: Vec<VerifyingKey>,
+    /// Tokens whose signature and issuer were found to hold, whole, with what they say. The keys of
+    /// a process do not change, so only time can end what is here: it is looked at each time.
+    known: Mutex<HashMap<Box<str>, Arc<Claims>>>,
 }
 
 impl std::fmt::Debug for TokenKeys {
@@ -201,6 +228,7 @@ impl TokenKeys {
         Ok(Self {
             encoding,
             verifying,
+            known: Mutex::default(),
         })
     }
 
@@ -255,20 +283,7 @@ impl TokenKeys {
     /// # Errors
     /// Signature, time, issuer or audience do not hold.
     pub fn verify(&self, token: &str, audiences: &[String]) -> Result<TokenSubject, ClaimsError> {
-        let mut rules = Validation::new(Algorithm::ES256);
-        rules.leeway = LEEWAY_SECONDS;
-        rules.validate_nbf = true;
-        rules.set_issuer(&[ISSUER]);
-        // Compared below, to answer which.
-        rules.validate_aud = false;
-        let id = jsonwebtoken::decode_header(token)?.kid.unwrap_or_default();
-        let key = self
-            .verifying
-            .iter()
-            .find(|key| key.id == id)
-            .ok_or(jsonwebtoken::errors::ErrorKind::InvalidSignature)
-            .map_err(jsonwebtoken::errors::Error::from)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &rules)?.claims;
+        let claims = self.claims(token)?;
         let ours = [ISSUER.to_owned()];
         let wanted = if audiences.is_empty() {
             &ours
@@ -279,11 +294,44 @@ impl TokenKeys {
         shared.retain(|audience| claims.aud.contains(audience));
         if shared.is_empty() {
             return Err(ClaimsError::Audience {
-                given: claims.aud,
+                given: claims.aud.clone(),
                 wanted: wanted.to_vec(),
             });
         }
-        Ok(subject(claims, shared))
+        Ok(subject(&claims, shared))
+    }
+
+    /// What a token says, if its signature, issuer and time hold.
+    fn claims(&self, token: &str) -> Result<Arc<Claims>, ClaimsError> {
+        let known = self.known.lock().get(token).cloned();
+        if let Some(claims) = known {
+            claims.check_time(jsonwebtoken::get_current_timestamp())?;
+            return Ok(claims);
+        }
+        let mut rules = Validation::new(Algorithm::ES256);
+        rules.leeway = LEEWAY_SECONDS;
+        rules.validate_nbf = true;
+        rules.set_issuer(&[ISSUER]);
+        // Compared by the caller, to answer which.
+        rules.validate_aud = false;
+        let id = jsonwebtoken::decode_header(token)?.kid.unwrap_or_default();
+        let key = self
+            .verifying
+            .iter()
+            .find(|key| key.id == id)
+            .ok_or(jsonwebtoken::errors::ErrorKind::InvalidSignature)
+            .map_err(jsonwebtoken::errors::Error::from)?;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &rules)?.claims;
+        let claims = Arc::new(claims);
+        if token.len() <= KNOWN_BYTES_MAX {
+            let mut known = self.known.lock();
+            if known.len() >= KNOWN_MAX {
+                // Those in use are back at their next request.
+                known.clear();
+            }
+            known.insert(token.into(), Arc::clone(&claims));
+        }
+        Ok(claims)
     }
 
     /// The public keys as a JSON Web Key Set.
@@ -300,14 +348,14 @@ impl TokenKeys {
     }
 }
 
-fn subject(claims: Claims, audiences: Vec<String>) -> TokenSubject {
+fn subject(claims: &Claims, audiences: Vec<String>) -> TokenSubject {
     let Bound {
         namespace,
         serviceaccount,
         pod,
         node,
         secret,
-    } = claims.bound;
+    } = &claims.bound;
     let groups = [
         "system:serviceaccounts".to_owned(),
         format!("system:serviceaccounts:{namespace}"),
@@ -323,20 +371,20 @@ fn subject(claims: Claims, audiences: Vec<String>) -> TokenSubject {
         );
     };
     note("credential-id", &format!("JTI={}", claims.jti));
-    for (what, named) in [("pod", &pod), ("node", &node)] {
+    for (what, named) in [("pod", pod), ("node", node)] {
         if let Some(named) = named {
             note(&format!("{what}-name"), &named.name);
             note(&format!("{what}-uid"), &named.uid);
         }
     }
-    let pair = |named: Option<Named>| named.map(|named| (named.name, named.uid));
+    let pair = |named: &Named| (named.name.clone(), named.uid.clone());
     TokenSubject {
         user,
-        namespace,
-        account: (serviceaccount.name, serviceaccount.uid),
-        pod: pair(pod),
-        node: pair(node),
-        secret: pair(secret),
+        namespace: namespace.clone(),
+        account: pair(serviceaccount),
+        pod: pod.as_ref().map(pair),
+        node: node.as_ref().map(pair),
+        secret: secret.as_ref().map(pair),
         audiences,
     }
 }
@@ -385,6 +433,37 @@ mod tests {
         assert_eq!(subject.pod, Some(("p".to_owned(), "u2".to_owned())));
         let old = keys.issue(&request(), now - SECONDS_MIN - 60).unwrap();
         keys.verify(&old.token, &[]).unwrap_err();
+    }
+
+    #[test]
+    fn a_known_token_is_not_in_force_for_longer_and_known_ones_are_bounded() {
+        let keys = keys();
+        let now = jiff::Timestamp::now().as_second();
+        let issued = keys.issue(&request(), now).unwrap();
+        let first = keys.verify(&issued.token, &[]).unwrap();
+        assert_eq!(keys.verify(&issued.token, &[]).unwrap(), first);
+        let other = ["other".to_owned()];
+        keys.verify(&issued.token, &other).unwrap_err();
+        let claims = keys.claims(&issued.token).unwrap();
+        let at = |seconds: i64| u64::try_from(seconds).unwrap();
+        let leeway = i64::try_from(LEEWAY_SECONDS).unwrap();
+        for (second, holds) in [
+            (now - leeway - 1, false),
+            (now - leeway, true),
+            (issued.expires_at + leeway, true),
+            (issued.expires_at + leeway + 1, false),
+        ] {
+            assert_eq!(claims.check_time(at(second)).is_ok(), holds, "{second}");
+        }
+        let longer = format!("{}AAAA", issued.token);
+        keys.verify(&longer, &[]).unwrap_err();
+        let filler = || Arc::clone(&claims);
+        keys.known
+            .lock()
+            .extend((0..KNOWN_MAX).map(|i| (i.to_string().into(), filler())));
+        keys.verify(&keys.issue(&request(), now).unwrap().token, &[])
+            .unwrap();
+        assert_eq!(keys.known.lock().len(), 1);
     }
 
     #[test]
