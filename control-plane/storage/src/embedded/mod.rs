@@ -23,7 +23,7 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{ChangesError, CommitError, CompactError, LoadError, OpenError, StoreError};
-use crate::history::{HISTORY_BYTES_MAX, History, Next, Published};
+use crate::history::{History, Next, Published};
 use crate::model::{Batch, Caps, Commit, Entry, Op, Rev, check_ops};
 use crate::store::{ChangeStream, Load, Store};
 
@@ -41,6 +41,9 @@ const PAGE_BYTES: usize = 4 << 20;
 const PROBE_BYTES: usize = 4096;
 /// Bytes that a stream far behind reads from the log at once.
 const CATCH_UP_BYTES: usize = 1 << 20;
+
+/// Bytes of recent batches kept in memory; streams further behind read the log.
+const RECENT_BYTES_MAX: usize = 8 << 20;
 
 /// A durable store in a directory.
 #[derive(Debug)]
@@ -97,7 +100,7 @@ impl EmbeddedStore {
         );
         let shared = Arc::new(Shared {
             log: RwLock::new(Some(log)),
-            history: History::new(rev, HISTORY_BYTES_MAX),
+            history: History::new(rev, RECENT_BYTES_MAX),
             compacted: AtomicU64::new(compacted.0),
         });
         let writer = Writer {
