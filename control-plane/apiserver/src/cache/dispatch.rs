@@ -136,6 +136,19 @@ impl Dispatch {
         }
     }
 
+    /// How many sleep until the same thing happens.
+    pub(super) fn count(&self, interest: &Interest) -> usize {
+        let group = match interest {
+            Interest::Object(key) => self.objects.get(key),
+            Interest::Namespace(namespace) => self.namespaces.get(namespace),
+            Interest::Field(at, value) => {
+                let field = self.fields.iter().find(|(known, _)| known == at);
+                field.and_then(|(_, groups)| groups.get(value))
+            }
+        };
+        group.map_or(0, HashMap::len)
+    }
+
     /// Rouses whom the event `seq` can concern.
     pub(super) fn rouse(&self, seq: u64, obj: &Obj, prev: Option<&Obj>) {
         let rouse = |group: Option<&Group>| {

@@ -179,9 +179,12 @@ impl ResourceCache {
         Some(state.first_seq + index as u64)
     }
 
-    /// How many watchers are woken by every change.
-    pub(super) fn tail_watchers(&self) -> usize {
-        self.tail.receiver_count()
+    /// How many watchers are woken together: by every change, or by what is of `interest`.
+    pub(super) fn watchers(&self, interest: Option<&Interest>) -> usize {
+        match interest {
+            None => self.tail.receiver_count(),
+            Some(interest) => self.state.read().dispatch.count(interest),
+        }
     }
 
     /// Adds a watcher that sleeps through what does not concern it; it stands at the ring's end

@@ -19,7 +19,7 @@ use crate::object::Obj;
 use crate::status::StatusError;
 
 /// Events that one call delivers at most.
-const BATCH_MAX: usize = 64;
+const BATCH_MAX: usize = 32;
 /// What one message to one client costs, about: a TLS record and a system call.
 const WRITE_COST: Duration = Duration::from_micros(10);
 /// Shorter pauses between messages are none.
@@ -220,10 +220,12 @@ impl Watcher {
     /// Many watchers of the same thing share a core: each lets a little time pass between its
     /// messages, so that one write carries several. A few watchers never wait.
     fn pause(&self) -> Option<Instant> {
-        let Source::Tail(_) = &self.source else {
-            return None;
+        let interest = match &self.source {
+            Source::Tail(_) => None,
+            Source::Sleeper(interest, _, _) => Some(interest),
         };
-        let watchers = u32::try_from(self.resource.tail_watchers()).unwrap_or(u32::MAX);
+        let watchers = self.resource.watchers(interest);
+        let watchers = u32::try_from(watchers).unwrap_or(u32::MAX);
         let pause = WRITE_COST.saturating_mul(watchers).min(PAUSE_MAX);
         (pause >= PAUSE_MIN).then(|| Instant::now() + pause)
     }

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full};
+use bytes::BytesMut;
+use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Frame, SizeHint};
 use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{Api, Call};
 use crate::audit::{Asked, Trail};
-use crate::http::{Body, Peer, Request, RequestInfo, Response};
+use crate::http::{Body, Parts, Peer, Request, RequestInfo, Response, whole};
 use crate::server::{Notes, new_uid};
 use crate::status::StatusError;
 
@@ -128,7 +128,7 @@ impl Call {
         };
         let shown: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         trail.complete(code, &shown, clock());
-        Response::from_parts(head, Full::new(bytes).boxed_unsync())
+        Response::from_parts(head, whole(bytes))
     }
 
     /// Notes the body that was sent.
@@ -150,20 +150,21 @@ struct Followed {
 }
 
 impl hyper::body::Body for Followed {
-    type Data = Bytes;
+    type Data = Parts;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Parts>, Infallible>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
             && let Some(kept) = &mut self.kept
         {
             if kept.len() + data.len() <= SHOWN_BYTES_MAX {
-                kept.extend_from_slice(data);
+                data.pieces()
+                    .for_each(|piece| kept.extend_from_slice(piece));
             } else {
                 self.kept = None;
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::Stream;
 use proto_api::transcode;
 use rand::Rng as _;
@@ -16,7 +16,7 @@ use super::answer::{object_body, value_body};
 use super::objects::collection_namespace;
 use super::selectors::{filter, watch_start};
 use crate::cache::{WatchItem, Watcher};
-use crate::http::{Accept, Codec, Format, ResourcePath, Response, streamed};
+use crate::http::{Accept, Codec, Format, Parts, ResourcePath, Response, streamed};
 use crate::object::Obj;
 use crate::registry::Kind;
 use crate::server::Server;
@@ -100,7 +100,7 @@ struct WatchStream {
 }
 
 impl WatchStream {
-    fn into_stream(self) -> impl Stream<Item = Bytes> + Send {
+    fn into_stream(self) -> impl Stream<Item = Parts> + Send {
         futures::stream::unfold(Some(self), |state| async move {
             let mut state = state?;
             let (frame, open) = state.next().await?;
@@ -109,7 +109,7 @@ impl WatchStream {
     }
 
     /// The next bytes, and whether more follow. `None` when the watch is over.
-    async fn next(&mut self) -> Option<(Bytes, bool)> {
+    async fn next(&mut self) -> Option<(Parts, bool)> {
         loop {
             // All branches are cancel safe: the watcher takes nothing before it returns.
             tokio::select! {
@@ -149,49 +149,57 @@ struct Encoder {
 
 impl Encoder {
     /// The messages of `items`, and whether more may follow.
-    fn frames(&mut self, items: &[WatchItem], bookmarks: bool) -> (Bytes, bool) {
-        let mut out = BytesMut::new();
+    fn frames(&mut self, items: &[WatchItem], bookmarks: bool) -> (Parts, bool) {
+        let mut out = Parts::default();
         for item in items {
-            let frame = match self.item(item, bookmarks) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => continue,
+            if let Err(fault) = self.item(item, bookmarks, &mut out) {
                 // The client must not believe that it saw the change.
-                Err(fault) => {
-                    out.extend_from_slice(&self.error(&fault));
-                    return (out.freeze(), false);
-                }
-            };
-            if items.len() == 1 {
-                return (frame, true);
+                self.error_behind(&fault, &mut out);
+                return (out, false);
             }
-            out.extend_from_slice(&frame);
         }
-        (out.freeze(), true)
+        (out, true)
     }
 
-    fn item(&mut self, item: &WatchItem, bookmarks: bool) -> Result<Option<Bytes>, StatusError> {
+    fn item(
+        &mut self,
+        item: &WatchItem,
+        bookmarks: bool,
+        out: &mut Parts,
+    ) -> Result<(), StatusError> {
         let (event, object) = match item {
             WatchItem::Added(obj) => ("ADDED", self.object(obj)?),
             WatchItem::Modified(obj) => ("MODIFIED", self.object(obj)?),
             WatchItem::Deleted(obj) => ("DELETED", self.object(obj)?),
-            WatchItem::Bookmark { .. } if !bookmarks => return Ok(None),
+            WatchItem::Bookmark { .. } if !bookmarks => return Ok(()),
             WatchItem::Bookmark { rv, initial_end } => {
                 ("BOOKMARK", self.bookmark(*rv, *initial_end)?)
             }
         };
-        Ok(Some(self.frame(event, &object)))
+        self.frame(event, object, out);
+        Ok(())
     }
 
-    fn error(&self, error: &StatusError) -> Bytes {
-        let status = error.to_value();
-        let object = self.coded(&status);
-        self.frame("ERROR", &object.unwrap_or_default())
+    fn error(&self, error: &StatusError) -> Parts {
+        let mut out = Parts::default();
+        self.error_behind(error, &mut out);
+        out
     }
 
-    fn frame(&self, event: &str, object: &[u8]) -> Bytes {
+    fn error_behind(&self, error: &StatusError, out: &mut Parts) {
+        let object = self.coded(&error.to_value());
+        self.frame("ERROR", object.unwrap_or_default(), out);
+    }
+
+    /// One message. The object's bytes are not copied: all watchers share them.
+    fn frame(&self, event: &'static str, object: Bytes, out: &mut Parts) {
         match self.accept.codec {
-            Codec::Text(_) => json_frame(event, object),
-            Codec::Protobuf => Bytes::from(transcode::watch_frame(event, object)),
+            Codec::Text(_) => {
+                out.push(Bytes::from_static(json_head(event)));
+                out.push(object);
+                out.push(Bytes::from_static(b"}\n"));
+            }
+            Codec::Protobuf => out.push(Bytes::from(transcode::watch_frame(event, &object))),
         }
     }
 
@@ -248,13 +256,13 @@ impl Encoder {
     }
 }
 
-/// `{"type":…,"object":…}` of one watch message.
-fn json_frame(event: &str, object: &[u8]) -> Bytes {
-    let mut frame = Vec::with_capacity(object.len() + 32);
-    frame.extend_from_slice(b"{\"type\":\"");
-    frame.extend_from_slice(event.as_bytes());
-    frame.extend_from_slice(b"\",\"object\":");
-    frame.extend_from_slice(object);
-    frame.extend_from_slice(b"}\n");
-    Bytes::from(frame)
+/// What comes before the object of one watch message in JSON.
+fn json_head(event: &str) -> &'static [u8] {
+    match event {
+        "ADDED" => b"{\"type\":\"ADDED\",\"object\":",
+        "MODIFIED" => b"{\"type\":\"MODIFIED\",\"object\":",
+        "DELETED" => b"{\"type\":\"DELETED\",\"object\":",
+        "BOOKMARK" => b"{\"type\":\"BOOKMARK\",\"object\":",
+        _ => b"{\"type\":\"ERROR\",\"object\":",
+    }
 }

@@ -1,18 +1,17 @@
 //! gzip of large answers, for clients that accept it.
 
-use std::convert::Infallible;
 use std::io::Write as _;
 
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::{Stream, StreamExt as _};
-use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
+use http_body_util::BodyStream;
 use hyper::HeaderMap;
-use hyper::body::Frame;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 
-use super::respond::{Body, Response};
+use super::parts::Parts;
+use super::respond::{Body, Response, streamed_body, whole};
 
 /// Answers below this are sent as they are (as upstream).
 const LARGE: usize = 128 * 1024;
@@ -34,15 +33,14 @@ pub(crate) async fn compressed(answer: Response, headers: &HeaderMap) -> Respons
     let (mut head, body) = answer.into_parts();
     let (start, rest) = split(body).await;
     let Some(rest) = rest else {
-        return Response::from_parts(head, Full::new(start).boxed_unsync());
+        return Response::from_parts(head, whole(start));
     };
     let gzip = HeaderValue::from_static("gzip");
     head.headers.insert(CONTENT_ENCODING, gzip);
     let vary = HeaderValue::from_static("Accept-Encoding");
     head.headers.append(VARY, vary);
     let plain = futures::stream::iter([start]).chain(rest);
-    let frames = zip(plain).map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
-    Response::from_parts(head, StreamBody::new(frames).boxed_unsync())
+    Response::from_parts(head, streamed_body(zip(plain)))
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
@@ -62,7 +60,7 @@ type Rest = std::pin::Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 async fn split(body: Body) -> (Bytes, Option<Rest>) {
     let mut frames = BodyStream::new(body).filter_map(|frame| {
         let data = frame.ok().and_then(|frame| frame.into_data().ok());
-        std::future::ready(data)
+        std::future::ready(data.map(Parts::into_bytes))
     });
     let Some(first) = frames.next().await else {
         return (Bytes::new(), None);
@@ -111,6 +109,8 @@ fn zip(plain: impl Stream<Item = Bytes> + Send + Unpin + 'static) -> impl Stream
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
+
+    use http_body_util::BodyExt as _;
 
     use super::*;
     use crate::http::json_bytes;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -14,11 +14,11 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use proto_api::{schema, transcode, yaml};
 use serde_json::Value;
 
-use super::{Codec, Layout};
+use super::{Codec, Layout, Parts};
 use crate::status::StatusError;
 
 /// Body of an answer.
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<Parts, Infallible>;
 /// An answer.
 pub(crate) type Response = hyper::Response<Body>;
 
@@ -30,6 +30,19 @@ pub(crate) const YAML_CONTENT_TYPE: &str = "application/yaml";
 
 /// Bytes that one frame of a long answer holds, about.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A body whose bytes are all there.
+pub(crate) fn whole(bytes: Bytes) -> Body {
+    Full::new(Parts::from(bytes)).boxed_unsync()
+}
+
+/// A body that is made as it is written.
+pub(crate) fn streamed_body<P: Into<Parts>>(
+    stream: impl Stream<Item = P> + Send + 'static,
+) -> Body {
+    let frames = stream.map(|parts| Ok::<_, Infallible>(Frame::data(parts.into())));
+    StreamBody::new(frames).boxed_unsync()
+}
 
 fn response(code: u16, content_type: &'static str, body: Body) -> Response {
     let mut response = hyper::Response::new(body);
@@ -43,12 +56,12 @@ fn response(code: u16, content_type: &'static str, body: Body) -> Response {
 
 /// An answer of bytes that are JSON already.
 pub(crate) fn json_bytes(code: u16, bytes: Bytes) -> Response {
-    response(code, "application/json", Full::new(bytes).boxed_unsync())
+    response(code, "application/json", whole(bytes))
 }
 
 /// An answer of bytes that are a protobuf body already.
 pub(crate) fn protobuf_bytes(code: u16, bytes: Bytes) -> Response {
-    response(code, PROTOBUF_CONTENT_TYPE, Full::new(bytes).boxed_unsync())
+    response(code, PROTOBUF_CONTENT_TYPE, whole(bytes))
 }
 
 /// An answer of a JSON tree.
@@ -63,7 +76,7 @@ pub(crate) fn tree_response(code: u16, value: &Value, layout: Layout) -> Respons
         Layout::JsonPretty => json_bytes(code, Bytes::from(format!("{value:#}"))),
         Layout::Yaml => {
             let text = Bytes::from(yaml::to_string(value));
-            response(code, YAML_CONTENT_TYPE, Full::new(text).boxed_unsync())
+            response(code, YAML_CONTENT_TYPE, whole(text))
         }
     }
 }
@@ -92,20 +105,15 @@ pub(crate) fn status_response(error: &StatusError, codec: Codec) -> Response {
 
 /// An answer of plain text.
 pub(crate) fn text_response(code: u16, text: impl Into<Bytes>) -> Response {
-    response(
-        code,
-        "text/plain; charset=utf-8",
-        Full::new(text.into()).boxed_unsync(),
-    )
+    response(code, "text/plain; charset=utf-8", whole(text.into()))
 }
 
 /// An answer whose end is not known yet.
-pub(crate) fn streamed(
+pub(crate) fn streamed<P: Into<Parts>>(
     content_type: &'static str,
-    stream: impl Stream<Item = Bytes> + Send + 'static,
+    stream: impl Stream<Item = P> + Send + 'static,
 ) -> Response {
-    let frames = stream.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
-    response(200, content_type, StreamBody::new(frames).boxed_unsync())
+    response(200, content_type, streamed_body(stream))
 }
 
 /// The answer holds `what` until its last byte is written, or the client is gone.
@@ -119,13 +127,13 @@ struct Held<T> {
 }
 
 impl<T: Unpin> hyper::body::Body for Held<T> {
-    type Data = Bytes;
+    type Data = Parts;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Parts>, Infallible>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -146,13 +154,14 @@ pub(crate) fn chunked(
 ) -> Response {
     let mut parts = parts.peekable();
     let frames = std::iter::from_fn(move || {
-        let mut chunk = BytesMut::with_capacity(parts.peek()?.len().max(4096));
+        parts.peek()?;
+        let mut chunk = Parts::default();
         while let Some(part) =
             parts.next_if(|part| chunk.is_empty() || chunk.len() + part.len() <= CHUNK_BYTES)
         {
-            chunk.extend_from_slice(&part);
+            chunk.push(part);
         }
-        Some(chunk.freeze())
+        Some(chunk)
     });
     streamed(content_type, futures::stream::iter(frames))
 }
@@ -170,7 +179,7 @@ mod tests {
         let mut seen = Vec::new();
         let mut frames = 0;
         while let Some(Ok(frame)) = body.frame().await {
-            let bytes = frame.into_data().unwrap();
+            let bytes = frame.into_data().unwrap().into_bytes();
             assert!(bytes.len() <= CHUNK_BYTES);
             frames += 1;
             seen.extend_from_slice(&bytes);

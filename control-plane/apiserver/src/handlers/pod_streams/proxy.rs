@@ -3,12 +3,9 @@
 //! Pods are reached through their node's stream, at their own address. A node shows what its agent
 //! shows. Bodies flow both ways unread; an upgraded connection is carried until it ends.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
+use http_body_util::BodyExt as _;
 use hyper::header::{
     AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
     TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -21,7 +18,7 @@ use tracing::debug;
 use super::node_error;
 use super::proxy_target::{self, ProxyTo};
 use crate::handlers::Call;
-use crate::http::{Request, Response};
+use crate::http::{Request, Response, streamed_body};
 use crate::node_streams::{AgentRequest, PortInput, PortOutput, PortSession};
 use crate::server::Target;
 use crate::status::StatusError;
@@ -85,11 +82,10 @@ impl Call {
         };
         let answer = self.api.nodes.agent(node, asked).await;
         let answer = answer.map_err(|fault| node_error(target, &fault))?;
-        let frames = answer.body.map(|chunk| {
-            let bytes = chunk.unwrap_or_else(|fault| Bytes::from(format!("\nerror: {fault}\n")));
-            Ok::<_, Infallible>(Frame::data(bytes))
-        });
-        let mut response = hyper::Response::new(StreamBody::new(frames).boxed_unsync());
+        let frames = answer
+            .body
+            .map(|chunk| chunk.unwrap_or_else(|fault| Bytes::from(format!("\nerror: {fault}\n"))));
+        let mut response = hyper::Response::new(streamed_body(frames));
         *response.status_mut() =
             StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
         if let Ok(kind) = HeaderValue::from_str(&answer.content_type) {
@@ -152,9 +148,7 @@ impl Call {
         Ok(answer.map(|body| {
             let frames = body.into_data_stream();
             let frames = frames.take_while(|chunk| std::future::ready(chunk.is_ok()));
-            let frames = frames.filter_map(|chunk| std::future::ready(chunk.ok()));
-            let frames = frames.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
-            StreamBody::new(frames).boxed_unsync()
+            streamed_body(frames.filter_map(|chunk| std::future::ready(chunk.ok())))
         }))
     }
 

@@ -5,7 +5,6 @@ use std::io;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
-use http_body_util::{BodyExt as _, Empty};
 use hyper::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, UPGRADE,
@@ -20,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::codec::{BytesCodec, FramedRead, FramedWrite};
 
 use crate::handlers::Call;
-use crate::http::{Request, Response};
+use crate::http::{Request, Response, whole};
 use crate::status::StatusError;
 
 /// A client's message larger than this ends the session; kubectl's are 32 KiB.
@@ -85,7 +84,7 @@ impl Call {
 
 /// The answer that changes the protocol.
 pub(super) fn switching(agreed: &Agreed) -> Response {
-    let mut answer = hyper::Response::new(Empty::<Bytes>::new().boxed_unsync());
+    let mut answer = hyper::Response::new(whole(Bytes::new()));
     *answer.status_mut() = hyper::StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
