@@ -154,4 +154,73 @@ mod tests {
             .await
             .unwrap();
     }
+
+    /// With `SKEP_LONG=1` ten times as many.
+    const TERMS: u64 = 10_000;
+
+    /// Two leaders each make an object when they see none, the older one without knowing that its
+    /// term is over; whatever the moment at which the next term begins, there is one object.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_two_that_believe_they_lead_one_acts() {
+        let fixture = std::sync::Arc::new(Fixture::new().await);
+        let lock = fixture.target("leases", "lock");
+        let held = lease(&fixture, "0").await;
+        let mut fence = fixture.server.take_fence(&lock, held).await.unwrap();
+        let (mut by_older, mut by_newer) = (0, 0);
+        let terms = match std::env::var_os("SKEP_LONG") {
+            Some(_) => 10 * TERMS,
+            None => TERMS,
+        };
+        for term in 1..=terms {
+            let make = |name: String, fence: &Fence, fixture: &std::sync::Arc<Fixture>| {
+                let (fence, fixture) = (fence.clone(), std::sync::Arc::clone(fixture));
+                async move {
+                    let maps = fixture.target("configmaps", &name);
+                    let body = json!({"metadata": {"name": name}});
+                    let context = WriteContext {
+                        fence: Some(fence),
+                        ..fixture.context.clone()
+                    };
+                    fixture
+                        .server
+                        .create(&maps.kind, "d", body, &context)
+                        .await
+                        .is_ok()
+                }
+            };
+            let older = tokio::spawn({
+                let made = make(format!("old-{term}"), &fence, &fixture);
+                async move {
+                    for _ in 0..term % 23 {
+                        tokio::task::yield_now().await;
+                    }
+                    made.await
+                }
+            });
+            let held = lease(&fixture, &term.to_string()).await;
+            let next = fixture.server.take_fence(&lock, held).await.unwrap();
+            // What the term before wrote is in the cache by now, and nothing comes after it.
+            let seen = fixture.target("configmaps", &format!("old-{term}"));
+            let seen = fixture.server.cached(&seen).is_some();
+            if !seen {
+                assert!(
+                    make(format!("new-{term}"), &next, &fixture).await,
+                    "term {term}"
+                );
+                by_newer += 1;
+            }
+            let made = older.await.unwrap();
+            assert_eq!(
+                made, seen,
+                "term {term}: the older one acted, the newer one saw it"
+            );
+            by_older += u64::from(made);
+            fence = next;
+        }
+        assert_eq!(by_older + by_newer, terms);
+        assert!(
+            by_older > 0 && by_newer > 0,
+            "no race: {by_older}, {by_newer}"
+        );
+    }
 }
