@@ -7,7 +7,10 @@
 
 #[path = "../crash/client.rs"]
 mod client;
+mod clock;
+mod etcd;
 mod history;
+mod partition;
 mod servers;
 mod watcher;
 
@@ -18,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +46,9 @@ const PHASE_DEADLINE: Duration = Duration::from_secs(30);
 /// For all watchers to know the last change.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
+/// Each of these tests needs the machine for itself: they measure what is late.
+pub(crate) static TURN: Mutex<()> = Mutex::const_new(());
+
 /// What one client did.
 #[derive(Default)]
 struct Done {
@@ -53,6 +59,7 @@ struct Done {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_is_seen_by_nobody() -> anyhow::Result<()> {
+    let _turn = TURN.lock().await;
     let mut servers = Servers::start(SERVERS).await?;
     let mut first = servers.client(0)?;
     let mut start = 0;
@@ -258,12 +265,12 @@ fn judge(done: &[Done], watched: &[Watched], start: u64, end: u64) -> anyhow::Re
     Ok(())
 }
 
-fn version(object: &Value) -> anyhow::Result<u64> {
+pub(crate) fn version(object: &Value) -> anyhow::Result<u64> {
     let version = object["metadata"]["resourceVersion"].as_str();
     Ok(version.context("a resourceVersion")?.parse()?)
 }
 
-fn value(object: &Value) -> anyhow::Result<u64> {
+pub(crate) fn value(object: &Value) -> anyhow::Result<u64> {
     Ok(object["data"]["value"]
         .as_str()
         .context("a value")?

@@ -5,19 +5,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use crate::client::Client;
+use crate::etcd::Etcd;
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Servers {
     dir: tempfile::TempDir,
-    etcd_url: String,
-    etcd: Child,
+    store: Vec<String>,
+    env: Vec<Environment>,
     servers: Vec<Server>,
+    /// Ends after those that use it.
+    etcd: Option<Etcd>,
 }
+
+/// Variables that a server gets beside ours.
+pub(crate) type Environment = Vec<(&'static str, PathBuf)>;
 
 struct Server {
     child: Child,
@@ -34,8 +40,7 @@ pub(crate) enum End {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        let servers = self.servers.iter_mut().map(|server| &mut server.child);
-        for child in servers.chain([&mut self.etcd]) {
+        for child in self.servers.iter_mut().map(|server| &mut server.child) {
             drop(child.kill());
             drop(child.wait());
         }
@@ -46,33 +51,37 @@ impl Servers {
     /// All are ready on return.
     pub(crate) async fn start(count: usize) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let (clients, peers) = (free_port()?, free_port()?);
-        let (clients, peers) = (
-            format!("http://127.0.0.1:{clients}"),
-            format!("http://127.0.0.1:{peers}"),
-        );
-        let mut command = bound_to_us("etcd");
-        command.args(["--log-level", "error", "--data-dir"]);
-        command.arg(dir.path().join("etcd"));
-        command.args([
-            "--listen-client-urls",
-            &clients,
-            "--advertise-client-urls",
-            &clients,
-        ]);
-        command.args([
-            "--listen-peer-urls",
-            &peers,
-            "--initial-advertise-peer-urls",
-            &peers,
-        ]);
-        command.args(["--initial-cluster", &format!("default={peers}")]);
-        let etcd = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let etcd = Etcd::start(dir.path())?;
+        let mut servers = Self::over(dir, etcd.flags(), count)?;
+        servers.etcd = Some(etcd);
+        for index in 0..count {
+            servers.ready(index).await?;
+        }
+        Ok(servers)
+    }
+
+    /// Control planes with a store that is there, or comes soon.
+    pub(crate) fn over(
+        dir: tempfile::TempDir,
+        store: Vec<String>,
+        count: usize,
+    ) -> anyhow::Result<Self> {
+        Self::over_with(dir, store, count, vec![Vec::new(); count])
+    }
+
+    /// The same, each with an environment of its own.
+    pub(crate) fn over_with(
+        dir: tempfile::TempDir,
+        store: Vec<String>,
+        count: usize,
+        env: Vec<Environment>,
+    ) -> anyhow::Result<Self> {
         let mut servers = Self {
             dir,
-            etcd_url: clients,
-            etcd: etcd.context("run etcd: is Debian's package etcd-server installed?")?,
+            store,
+            env,
             servers: Vec::new(),
+            etcd: None,
         };
         for index in 0..count {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -83,9 +92,6 @@ impl Servers {
                 address,
                 node_port,
             });
-        }
-        for index in 0..count {
-            servers.ready(index).await?;
         }
         Ok(servers)
     }
@@ -103,10 +109,11 @@ impl Servers {
             .arg(dir.join("pki"))
             .arg("--kubeconfig-out")
             .arg(self.kubeconfig(index))
-            .args(["--store", "etcd", "--etcd-endpoints", &self.etcd_url])
+            .args(&self.store)
             .args(["--bind", &address.to_string()])
             .args(["--node-bind", &format!("127.0.0.1:{node_port}")])
             .args(["--advertise-address", "127.0.0.1"])
+            .envs(self.env[index].iter().cloned())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;
@@ -125,7 +132,21 @@ impl Servers {
         Client::new(self.address(index), &self.kubeconfig(index))
     }
 
-    async fn ready(&mut self, index: usize) -> anyhow::Result<()> {
+    /// The server that says of itself that it leads.
+    pub(crate) fn whose_log_says(&self, identity: &str) -> anyhow::Result<usize> {
+        for index in 0..self.servers.len() {
+            let log = std::fs::read_to_string(self.dir.path().join(format!("log-{index}")))?;
+            if log
+                .lines()
+                .any(|line| line.contains("run here") && line.contains(identity))
+            {
+                return Ok(index);
+            }
+        }
+        anyhow::bail!("no log says that {identity} leads")
+    }
+
+    pub(crate) async fn ready(&mut self, index: usize) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             let asked = async { self.client(index)?.send("GET", "/readyz", None).await };

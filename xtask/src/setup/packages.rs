@@ -35,7 +35,7 @@ const fn program(name: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-const ALWAYS: [Need; 12] = [
+const ALWAYS: [Need; 13] = [
     program("cc", "gcc", "links programs"),
     program(
         "protoc",
@@ -58,6 +58,11 @@ const ALWAYS: [Need; 12] = [
     program("nft", "nftables", "lets nodes reach what the host reaches"),
     program("etcd", "etcd-server", "is the store of `up --store etcd`"),
     program("openssl", "openssl", "signs the certificates of that etcd"),
+    program(
+        "faketime",
+        "faketime",
+        "moves the clock of one process in tests",
+    ),
     program("dig", "bind9-dnsutils", "asks the cluster's name server"),
     program("bpftool", "bpftool", "shows what the kernel holds"),
 ];

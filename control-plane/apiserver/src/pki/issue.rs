@@ -12,8 +12,8 @@ use super::{Pki, PkiError};
 use crate::auth::NODES;
 
 const DAY_SECONDS: u64 = 86_400;
-/// Seconds by which clocks may differ.
-const SKEW_SECONDS: u64 = 300;
+/// Seconds by which clocks may differ, or be set back, without turning anybody away.
+const SKEW_SECONDS: u64 = DAY_SECONDS;
 /// Days that a server's or administrator's certificate is valid.
 const IDENTITY_DAYS: u64 = 365;
 /// Days that a node's certificate is valid; nodes renew theirs before.
