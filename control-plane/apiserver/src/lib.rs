@@ -21,6 +21,7 @@ mod handlers;
 mod http;
 mod members;
 mod metrics;
+mod node_pipe;
 pub mod node_streams;
 pub mod object;
 pub mod pki;
@@ -33,6 +34,7 @@ pub mod status;
 mod tables;
 mod tree;
 mod validation;
+mod webhooks;
 
 pub use self::audit::{AuditConfig, AuditPolicy, AuditPolicyError};
 pub use self::members::Member;

@@ -35,6 +35,7 @@ use crate::sealing::SealedStore;
 use crate::server::Server;
 use crate::signing;
 use crate::status::StatusError;
+use crate::webhooks::{Dialer, WebhookClients};
 
 /// The Kubernetes version whose API this is.
 const API_MINOR: &str = "37";
@@ -197,7 +198,16 @@ impl ApiServer {
         }
         // From here on a failure must stop the pump.
         let guard = pump_stop.clone().drop_guard();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let clients = Arc::new(WebhookClients::new(Dialer {
+            cache: Arc::clone(&cache),
+            registry: registry.clone(),
+            nodes: Arc::clone(&node_streams),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        }));
         let server = Arc::new(Server::new(store, cache, registry.clone(), service_ranges));
+        server.reach_webhooks(&clients);
         write_first(&server, advertise).await?;
         let own = Member {
             identity: config.identity.clone(),
@@ -208,7 +218,6 @@ impl ApiServer {
         members.hold().await?;
         let tls = tls_config(&config, service_ranges.primary, advertise, &addresses)?;
         write_admin(&config, advertise)?;
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let discovery = Discovery::new(registry, &advertise.to_string());
         let audit = start_audit(config.audit.clone(), &tasks, &stop);
         let metrics = Metrics::new(audit.as_ref().map(|log| Arc::clone(log.counts())));

@@ -50,6 +50,8 @@ pub struct StatusError {
     pub details: Option<Box<Details>>,
     /// A token that goes on with an inconsistent list (410 of a paged list).
     pub continue_token: Option<String>,
+    /// The whole Status, when somebody else made it.
+    relayed: Option<Box<Value>>,
 }
 
 /// Group and plural of a resource: how messages name it.
@@ -80,6 +82,15 @@ impl StatusError {
             message: message.into(),
             details: None,
             continue_token: None,
+            relayed: None,
+        }
+    }
+
+    /// An error that somebody else decided on; `status` is shown as it is.
+    pub(crate) fn relayed(code: u16, message: String, status: Value) -> Self {
+        Self {
+            relayed: Some(Box::new(status)),
+            ..Self::new(code, "", message)
         }
     }
 
@@ -310,14 +321,19 @@ impl StatusError {
     /// The error as a `v1.Status` object.
     #[must_use]
     pub fn to_value(&self) -> Value {
+        if let Some(status) = &self.relayed {
+            return (**status).clone();
+        }
         let mut status = json!({
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(token) = &self.continue_token {
             status["metadata"]["continue"] = json!(token);
         }

@@ -170,6 +170,13 @@ fn renew(kind: &Arc<Kind>, obj: Arc<Obj>) -> Arc<Obj> {
         return obj;
     };
     let before = obj.value();
+    // Another version's schema is no measure; the object is converted when it is read.
+    let foreign = kind.stored_version().is_some_and(|stored| {
+        before["apiVersion"] != stored.api_version.as_str()
+    });
+    if foreign {
+        return obj;
+    }
     let Ok((value, _)) = object::check(custom, before) else {
         return obj;
     };

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use control_plane_apiextensions::{Definition, JsonPath, Rules, Schema, Version, typed};
+use control_plane_apiextensions::{self as definition, Definition, JsonPath, Rules, Version, typed};
 use proto_api::schema::Gvk;
 
-use super::CustomVersion;
+use super::{Conversion, CustomVersion};
 use super::strategy::Custom;
 use super::table::Columns;
 use crate::registry::{
-    Kind, Part, Scope, Selectable, Subresource, Translation, group_version, intern,
+    Kind, Part, Scope, Selectable, StoredVersion, Subresource, Translation, group_version, intern,
 };
 
 /// The kinds of an established definition.
@@ -24,20 +24,70 @@ pub(super) struct Kinds {
 /// Makes the kinds of `definition`; nothing when it stores no version.
 pub(super) fn kinds(definition: &Definition) -> Option<Kinds> {
     let storage = definition.storage()?;
-    let stored = Arc::new(kind(definition, storage, storage));
+    let translation = translation(definition, storage);
+    let stored = Arc::new(kind(definition, storage, &translation));
     let served = definition
         .versions
         .iter()
         .filter(|version| version.served)
         .map(|version| match version.storage {
             true => Arc::clone(&stored),
-            false => Arc::new(kind(definition, version, storage)),
+            false => Arc::new(kind(definition, version, &translation)),
         })
         .collect();
     Some(Kinds { stored, served })
 }
 
-fn kind(definition: &Definition, version: &Version, storage: &Version) -> Kind {
+/// How the versions of a definition are translated.
+enum Between {
+    /// There is one version.
+    Nothing,
+    /// They differ in their name alone; the stored one's.
+    Names(String),
+    Webhook {
+        conversion: Arc<Conversion>,
+        stored: StoredVersion,
+    },
+}
+
+fn translation(definition: &Definition, storage: &Version) -> Between {
+    // Objects may still be stored in a version that was the stored one before.
+    if definition.versions.len() == 1 {
+        return Between::Nothing;
+    }
+    let stored = group_version(&definition.group, &storage.name);
+    let custom = custom(definition, storage).map(Arc::new);
+    match (&definition.conversion, custom) {
+        (definition::Conversion::Webhook(webhook), Some(custom)) => Between::Webhook {
+            conversion: Arc::new(Conversion::new(webhook)),
+            stored: StoredVersion {
+                api_version: stored,
+                custom,
+            },
+        },
+        (definition::Conversion::Webhook(_) | definition::Conversion::None, _) => {
+            Between::Names(stored)
+        }
+    }
+}
+
+impl Between {
+    fn of(&self, shown: String) -> Option<Translation> {
+        match self {
+            Self::Nothing => None,
+            Self::Names(stored) => Some(Translation::Version {
+                shown,
+                stored: stored.clone(),
+            }),
+            Self::Webhook { conversion, stored } => Some(Translation::Webhook {
+                conversion: Arc::clone(conversion),
+                stored: stored.clone(),
+            }),
+        }
+    }
+}
+
+fn kind(definition: &Definition, version: &Version, between: &Between) -> Kind {
     let names = &definition.names;
     let group = intern(&definition.group);
     let mut subresources = Vec::new();
@@ -48,14 +98,6 @@ fn kind(definition: &Definition, version: &Version, storage: &Version) -> Kind {
         subresources.push(Subresource::Scale);
     }
     let shown = group_version(group, &version.name);
-    let stored = group_version(group, &storage.name);
-    // Objects may still be stored in a version that was the stored one before.
-    let one_form = definition.versions.len() == 1;
-    let gvk = Gvk {
-        group: &definition.group,
-        version: &version.name,
-        kind: &names.kind,
-    };
     let schema = Arc::new(version.schema.clone());
     let strategy = Custom {
         rules: Rules::of(&schema),
@@ -84,8 +126,8 @@ fn kind(definition: &Definition, version: &Version, storage: &Version) -> Kind {
         })),
         strategy: Part::Shared(Arc::new(strategy)),
         storage_group: group,
-        view: (!one_form).then_some(Translation::Version { shown, stored }),
-        custom: custom(definition, version, gvk, schema).map(Arc::new),
+        view: between.of(shown),
+        custom: custom(definition, version).map(Arc::new),
     }
 }
 
@@ -102,12 +144,13 @@ fn selectable(definition: &Definition) -> Box<[(String, JsonPath)]> {
     all.into()
 }
 
-fn custom(
-    definition: &Definition,
-    version: &Version,
-    gvk: Gvk<'_>,
-    schema: Arc<Schema>,
-) -> Option<CustomVersion> {
+fn custom(definition: &Definition, version: &Version) -> Option<CustomVersion> {
+    let gvk = Gvk {
+        group: &definition.group,
+        version: &version.name,
+        kind: &definition.names.kind,
+    };
+    let schema = Arc::new(version.schema.clone());
     let typed = typed(gvk, &schema);
     let type_id = typed.kind(gvk)?;
     Some(CustomVersion {

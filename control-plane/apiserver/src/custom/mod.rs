@@ -8,6 +8,7 @@
 //! cache's one writer, so a kind is served as soon as the write that established it is answered.
 
 mod controller;
+mod conversion;
 mod install;
 mod kind;
 mod object;
@@ -21,6 +22,8 @@ use proto_api::schema::{self, TypeId};
 use serde_json::Value;
 
 pub(crate) use self::controller::run;
+pub use self::conversion::Conversion;
+pub(crate) use self::conversion::{answered, kind_of, question};
 pub(crate) use self::install::{Installed, Stray};
 pub(crate) use self::object::{check, decode};
 use crate::field::{FieldError, Path};

@@ -117,7 +117,7 @@ impl WatchStream {
                 () = self.stop.cancelled() => return None,
                 items = self.watcher.next() => {
                     return Some(match items {
-                        Ok(items) => match self.encoder.frames(&items, self.bookmarks) {
+                        Ok(items) => match self.encoder.converted(items, self.bookmarks).await {
                             (frames, true) if frames.is_empty() => continue,
                             more => more,
                         },
@@ -148,6 +148,14 @@ struct Encoder {
 }
 
 impl Encoder {
+    /// The messages of `items` in the version that was asked for, and whether more may follow.
+    async fn converted(&mut self, items: Vec<WatchItem>, bookmarks: bool) -> (Parts, bool) {
+        match self.server.items_in_version(&self.kind, items).await {
+            Ok(items) => self.frames(&items, bookmarks),
+            Err(fault) => (self.error(&fault), false),
+        }
+    }
+
     /// The messages of `items`, and whether more may follow.
     fn frames(&mut self, items: &[WatchItem], bookmarks: bool) -> (Parts, bool) {
         let mut out = Parts::default();

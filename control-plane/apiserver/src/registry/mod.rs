@@ -58,7 +58,7 @@ use arc_swap::ArcSwap;
 use proto_api::schema::Gvk;
 use serde_json::Value;
 
-use crate::custom::CustomVersion;
+use crate::custom::{Conversion, CustomVersion};
 use crate::object::Peek;
 use crate::status::GroupResource;
 pub use crate::tables::Printer;
@@ -227,6 +227,23 @@ pub enum Translation {
         /// That of the stored form.
         stored: String,
     },
+    /// Between versions, by a webhook: never here, but where an object comes from or goes to the
+    /// store (`server/convert.rs`).
+    Webhook {
+        /// Who is asked.
+        conversion: Arc<Conversion>,
+        /// The version that objects are stored in.
+        stored: StoredVersion,
+    },
+}
+
+/// The version that a custom kind's objects are stored in.
+#[derive(Debug, Clone)]
+pub struct StoredVersion {
+    /// Its `apiVersion`.
+    pub(crate) api_version: String,
+    /// What objects look like in it.
+    pub(crate) custom: Arc<CustomVersion>,
 }
 
 impl Translation {
@@ -236,6 +253,7 @@ impl Translation {
         match self {
             Self::View(view) => (view.show)(object),
             Self::Version { shown, .. } => with_version(object, shown),
+            Self::Webhook { .. } => object,
         }
     }
 
@@ -245,6 +263,7 @@ impl Translation {
         match self {
             Self::View(view) => (view.store)(object),
             Self::Version { stored, .. } => with_version(object, stored),
+            Self::Webhook { .. } => object,
         }
     }
 }
@@ -316,13 +335,29 @@ impl Kind {
         matches!(self.view, Some(Translation::View(_)))
     }
 
-    /// `apiVersion` of stored objects.
+    /// `apiVersion` of objects on their way to the store; a webhook may change it there.
     #[must_use]
     pub fn stored_api_version(&self) -> String {
         match &self.view {
             Some(Translation::Version { stored, .. }) => stored.clone(),
             Some(Translation::View(view)) => view.stored.to_owned(),
-            None => self.api_version(),
+            Some(Translation::Webhook { .. }) | None => self.api_version(),
+        }
+    }
+
+    /// How a webhook converts the objects, where one does.
+    pub(crate) fn conversion(&self) -> Option<&Arc<Conversion>> {
+        match &self.view {
+            Some(Translation::Webhook { conversion, .. }) => Some(conversion),
+            Some(Translation::View(_) | Translation::Version { .. }) | None => None,
+        }
+    }
+
+    /// The version that a webhook converts to for the store, where one does.
+    pub(crate) const fn stored_version(&self) -> Option<&StoredVersion> {
+        match &self.view {
+            Some(Translation::Webhook { stored, .. }) => Some(stored),
+            Some(Translation::View(_) | Translation::Version { .. }) | None => None,
         }
     }
 

@@ -45,6 +45,26 @@ impl Server {
         mut change: Change<'_>,
     ) -> Result<Arc<Obj>, CommitFault> {
         let kind = &target.kind;
+        if let Change::Create(value) | Change::Replace(value, _) = &mut change {
+            let stored = self.store_version(kind, value).await;
+            stored.map_err(CommitFault::Refused)?;
+        }
+        let is_removal = matches!(change, Change::Remove(_));
+        let obj = self.commit_stored(target, context, change).await?;
+        if is_removal {
+            return Ok(obj);
+        }
+        let shown = self.written_in_version(kind, obj, context.mode).await;
+        shown.map_err(CommitFault::Refused)
+    }
+
+    async fn commit_stored(
+        &self,
+        target: &Target,
+        context: &WriteContext,
+        mut change: Change<'_>,
+    ) -> Result<Arc<Obj>, CommitFault> {
+        let kind = &target.kind;
         // Held until the cache has what the commit did to the quotas.
         let turn = self.quota_turn(target).await;
         let quota_ops = self.quota_ops(target, &mut change)?;

@@ -7,6 +7,7 @@
 mod apply;
 mod commit;
 mod components;
+mod convert;
 mod create;
 mod delete;
 mod evict;
@@ -21,7 +22,7 @@ mod selection;
 mod token;
 mod update;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use control_plane_storage::Store;
 use jiff::Timestamp;
@@ -39,6 +40,7 @@ use crate::field::FieldError;
 use crate::object::{Obj, ObjKey};
 use crate::registry::{Kind, Registry, Subresource};
 use crate::status::StatusError;
+use crate::webhooks::WebhookClients;
 
 pub use crate::admission::dynamic::{NoteLevel, Notes};
 
@@ -185,6 +187,7 @@ pub struct Server {
     pub authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
     pub(crate) dynamic: Dynamic,
+    webhooks: OnceLock<Arc<WebhookClients>>,
     quota_turns: QuotaTurns,
     components: Components,
     pub(crate) clock: fn() -> Timestamp,
@@ -222,10 +225,17 @@ impl Server {
             schema: schema::builtin(),
             service_ranges,
             admission,
+            webhooks: OnceLock::new(),
             quota_turns: QuotaTurns::default(),
             components: Components::default(),
             clock: Timestamp::now,
         }
+    }
+
+    /// Gives the clients by which webhooks are reached; until then none is.
+    pub(crate) fn reach_webhooks(&self, clients: &Arc<WebhookClients>) {
+        // The first stay: they hold the connections.
+        self.webhooks.get_or_init(|| Arc::clone(clients));
     }
 
     /// The kind at a path; `NotFound` as for an unknown path.

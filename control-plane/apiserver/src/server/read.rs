@@ -33,7 +33,8 @@ impl Server {
             Some(0) => {}
             Some(rv) => self.cache.wait_for(rv).await?,
         }
-        self.cached(target).ok_or_else(|| target.not_found())
+        let found = self.cached(target).ok_or_else(|| target.not_found())?;
+        self.in_version(&target.kind, found).await
     }
 
     /// The object as the cache has it.
@@ -66,9 +67,11 @@ impl Server {
         if kind.strategy.is_virtual() {
             return self.list_components(kind, request).await;
         }
-        self.cache
+        let page = self
+            .cache
             .list(&self.cache.of(kind), request, async || self.newest().await)
-            .await
+            .await?;
+        self.page_in_version(kind, page).await
     }
 
     /// Starts a watch.

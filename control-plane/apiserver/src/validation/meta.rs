@@ -23,7 +23,8 @@ pub(crate) fn object_meta(kind: &Kind, object: &Value) -> Vec<FieldError> {
         &path.child("labels"),
         &mut errors,
     );
-    check_annotations(meta, &path.child("annotations"), &mut errors);
+    let place = path.child("annotations");
+    annotations(tree::at(meta, &["annotations"]), &place, &mut errors);
     check_owners(meta, &path.child("ownerReferences"), &mut errors);
     check_finalizers(kind, meta, &path.child("finalizers"), &mut errors);
     errors
@@ -70,9 +71,10 @@ fn check_names(kind: &Kind, meta: &Value, path: &Path, errors: &mut Vec<FieldErr
     }
 }
 
-fn check_annotations(meta: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+/// Checks annotations.
+pub(crate) fn annotations(annotations: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let mut size = 0;
-    for (key, value) in tree::entries(meta, &["annotations"]) {
+    for (key, value) in tree::entries(annotations, &[]) {
         sentences(
             key,
             path,

@@ -13,7 +13,7 @@ use proto_api::names;
 use serde_json::Value;
 
 pub(crate) use self::address::{Cidr, canonical_ip};
-pub(crate) use self::meta::{object_meta, object_meta_update};
+pub(crate) use self::meta::{annotations, object_meta, object_meta_update};
 pub(crate) use self::place::{Errors, Place};
 pub(crate) use self::resources::{
     amount, container_resource_name, is_hugepages, is_overcommittable, quantity_value,

@@ -60,7 +60,7 @@ fn cron(name: &str, spec: &Value) -> Value {
 }
 
 impl Cluster {
-    async fn established(&self, definition: &Value) {
+    pub(crate) async fn established(&self, definition: &Value) {
         let made = self.admin.post(DEFINITIONS, definition).await;
         assert_eq!(made.status, 201, "{}", made.text());
         let name = definition["metadata"]["name"].as_str().unwrap();
@@ -76,7 +76,7 @@ impl Cluster {
         }
     }
 
-    async fn gone(&self, path: &str) {
+    pub(crate) async fn gone(&self, path: &str) {
         let gone = async {
             while self.admin.get(path).await.status != 404 {
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -7,11 +7,14 @@
 )]
 
 mod addresses;
+mod admission_webhooks;
 mod authority;
 mod client;
+mod conversion_webhooks;
 mod custom;
 mod encodings;
 mod fairness;
+mod hooks;
 mod kinds;
 mod limits;
 mod nodes;

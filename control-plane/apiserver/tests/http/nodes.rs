@@ -8,6 +8,8 @@ use control_plane_apiserver::node_streams::{
     PortInput, PortOutput, PortRequest, PortSession,
 };
 use futures::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 pub(crate) struct EchoNodes;
@@ -52,10 +54,14 @@ impl NodeStreams for EchoNodes {
         Ok(ExecSession { input, output })
     }
 
-    /// Echoes until the client has finished, then finishes too.
-    async fn port(&self, _: &str, _: PortRequest) -> Result<PortSession, NodeStreamError> {
+    /// Echoes until the client has finished, then finishes too. A pod `hook-…` is this machine.
+    async fn port(&self, _: &str, asked: PortRequest) -> Result<PortSession, NodeStreamError> {
         let (input, mut from_client) = mpsc::channel(PORT_QUEUE);
         let (to_client, output) = mpsc::channel(PORT_QUEUE);
+        if asked.pod.starts_with("hook-") {
+            tokio::spawn(connect(asked.port, from_client, to_client));
+            return Ok(PortSession { input, output });
+        }
         tokio::spawn(async move {
             while let Some(PortInput::Data(bytes)) = from_client.recv().await {
                 if to_client.send(PortOutput::Data(bytes)).await.is_err() {
@@ -74,5 +80,33 @@ impl NodeStreams for EchoNodes {
             content_type: "text/plain".to_owned(),
             body: futures::stream::iter([Ok(Bytes::from(text))]).boxed(),
         })
+    }
+}
+
+/// Carries a connection to a port of this machine until the server ends it.
+async fn connect(
+    port: u16,
+    mut from_client: mpsc::Receiver<PortInput>,
+    to_client: mpsc::Sender<PortOutput>,
+) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let forth = async {
+        while let Some(PortInput::Data(bytes)) = from_client.recv().await {
+            write.write_all(&bytes).await.unwrap();
+        }
+    };
+    let back = async {
+        let mut block = vec![0; 4096];
+        while let Ok(count @ 1..) = read.read(&mut block).await {
+            let bytes = Bytes::copy_from_slice(&block[..count]);
+            if to_client.send(PortOutput::Data(bytes)).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = forth => {}
+        () = back => {}
     }
 }

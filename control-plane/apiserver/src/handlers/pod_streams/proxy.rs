@@ -12,20 +12,18 @@ use hyper::header::{
 };
 use hyper::{StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use super::node_error;
 use super::proxy_target::{self, ProxyTo};
 use crate::handlers::Call;
 use crate::http::{Request, Response, streamed_body};
-use crate::node_streams::{AgentRequest, PortInput, PortOutput, PortSession};
+use crate::node_pipe::pipe;
+use crate::node_streams::AgentRequest;
 use crate::server::Target;
 use crate::status::StatusError;
 
-/// Bytes of a proxied connection that wait in one direction.
-const PIPE_BYTES: usize = 64 * 1024;
-const BLOCK_BYTES: usize = 32 * 1024;
 /// Not for whoever answers, or about one connection only (RFC 9110, section 7.6.1).
 const HOP_HEADERS: [HeaderName; 6] = [
     CONNECTION,
@@ -55,7 +53,7 @@ impl Call {
         };
         let session = self.api.nodes.port(&to.node, to.request).await;
         let session = session.map_err(|fault| node_error(target, &fault))?;
-        let io = self.pipe(session);
+        let (io, _failure) = pipe(session, &self.api.tasks, &self.api.stop);
         if to.https {
             let io = proxy_target::tls(io)
                 .await
@@ -92,19 +90,6 @@ impl Call {
             response.headers_mut().insert(CONTENT_TYPE, kind);
         }
         Ok(response)
-    }
-
-    /// A session as a stream of bytes.
-    fn pipe(&self, session: PortSession) -> DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        let stop = self.api.stop.clone();
-        self.api.tasks.spawn(async move {
-            tokio::select! {
-                () = carry(theirs, session) => {}
-                () = stop.cancelled() => {}
-            }
-        });
-        ours
     }
 
     /// One request and its answer over `io`.
@@ -270,46 +255,6 @@ fn relocate(headers: &mut HeaderMap, prefix: &str) {
         && let Ok(to) = HeaderValue::from_str(&format!("{prefix}{to}"))
     {
         headers.insert(LOCATION, to);
-    }
-}
-
-/// Both directions until the pod has ended its side and the client is done.
-async fn carry(io: DuplexStream, session: PortSession) {
-    let (mut read, mut write) = tokio::io::split(io);
-    let PortSession { input, mut output } = session;
-    let to_pod = async {
-        let mut block = vec![0; BLOCK_BYTES];
-        loop {
-            let message = match read.read(&mut block).await {
-                Ok(0) | Err(_) => PortInput::Close,
-                Ok(count) => PortInput::Data(Bytes::copy_from_slice(&block[..count])),
-            };
-            let last = message == PortInput::Close;
-            if input.send(message).await.is_err() || last {
-                return;
-            }
-        }
-    };
-    let from_pod = async {
-        while let Some(said) = output.recv().await {
-            let written = match said {
-                PortOutput::Data(bytes) => write.write_all(&bytes).await,
-                PortOutput::Closed => write.shutdown().await,
-                PortOutput::Failed { message } => {
-                    debug!(message, "a proxied connection failed");
-                    return;
-                }
-            };
-            if written.is_err() {
-                return;
-            }
-        }
-    };
-    let mut to_pod = std::pin::pin!(to_pod);
-    let mut from_pod = std::pin::pin!(from_pod);
-    tokio::select! {
-        () = &mut from_pod => {}
-        () = &mut to_pod => from_pod.await,
     }
 }
 

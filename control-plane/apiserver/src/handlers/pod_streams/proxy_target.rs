@@ -15,6 +15,7 @@ use crate::node_streams::{PortAt, PortRequest};
 use crate::server::{Server, Target};
 use crate::status::StatusError;
 use crate::tree;
+use crate::webhooks::backends;
 
 const HTTP: u16 = 80;
 
@@ -152,7 +153,13 @@ async fn service(
     };
     let slices = server.list(&slices, &request).await?;
     let slices: Vec<Value> = slices.items.iter().map(|slice| slice.value()).collect();
-    let mut backends = backends(&slices, port_name);
+    let mut backends: Vec<_> = backends(&slices, port_name)
+        .into_iter()
+        .filter_map(|backend| {
+            let (name, uid) = backend.pod?;
+            Some((name, uid, backend.port))
+        })
+        .collect();
     if backends.is_empty() {
         let message = format!("no endpoints available for service \"{}\"", target.key.name);
         return Err(StatusError::new(503, "ServiceUnavailable", message));
@@ -165,27 +172,6 @@ async fn service(
     let mut to = pod(&backend, &value, number, named.https)?;
     to.request.pod_uid = uid;
     Ok(to)
-}
-
-/// Name, uid and port of each ready pod.
-fn backends(slices: &[Value], port_name: &str) -> Vec<(String, String, u16)> {
-    let mut all = Vec::new();
-    for slice in slices {
-        let mut ports = tree::list(slice, &["ports"]).iter();
-        let port = ports.find(|port| tree::text(port, &["name"]) == port_name);
-        let number = port.and_then(|port| tree::int(port, &["port"]));
-        let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else {
-            continue;
-        };
-        for endpoint in tree::list(slice, &["endpoints"]) {
-            let ready = tree::at(endpoint, &["conditions", "ready"]).as_bool();
-            let text = |field| tree::text(endpoint, &["targetRef", field]);
-            if ready != Some(false) && text("kind") == "Pod" {
-                all.push((text("name").to_owned(), text("uid").to_owned(), number));
-            }
-        }
-    }
-    all
 }
 
 /// TLS to a pod, whose certificate is not checked: as upstream, nobody says which one is right.
@@ -271,17 +257,6 @@ mod tests {
         for bad in ["", "ftp:web:1", "a:b:c:d", ":80"] {
             assert_eq!(split_name(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn ready_pods_with_the_port_answer_for_a_service() {
-        let slice = json!({"ports": [{"name": "http", "port": 8080}], "endpoints": [
-            {"conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": "a", "uid": "1"}},
-            {"conditions": {"ready": false}, "targetRef": {"kind": "Pod", "name": "b", "uid": "2"}},
-            {"conditions": {}, "addresses": ["192.0.2.1"]}]});
-        let expected = [("a".to_owned(), "1".to_owned(), 8080)];
-        assert_eq!(backends(std::slice::from_ref(&slice), "http"), expected);
-        assert_eq!(backends(&[slice], "https"), []);
     }
 
     #[test]
