@@ -147,7 +147,7 @@ impl Inside<'_> {
             store,
             tunnels,
         } = self;
-        let handle = InProcess::handle(api.server(), pki.tokens(), "controllers");
+        let handle = InProcess::handle(api.server(), pki.tokens(), "node-state");
         let informers = Informers::new(handle, inner.child_token());
         let tasks = TaskTracker::new();
         let port = api.addresses().first().map_or(0, SocketAddr::port);

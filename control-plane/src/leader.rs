@@ -102,8 +102,11 @@ impl Leading {
     }
 
     async fn work(&self, fence: Option<Fence>, stop: CancellationToken) {
-        let api = InProcess::fenced(&self.server, &self.tokens, "controllers", fence);
-        let informers = self.informers.with_api(api);
+        // Who writes is what admission webhooks are told, so the names are those they know.
+        let informers = |component: &str| {
+            let api = InProcess::fenced(&self.server, &self.tokens, component, fence.clone());
+            self.informers.with_api(api)
+        };
         let scheduler = control_plane_scheduler::Config {
             name: control_plane_scheduler::DEFAULT_NAME.to_owned(),
             clock: Clock::system(),
@@ -119,11 +122,11 @@ impl Leading {
         let compaction = compact_regularly(Arc::clone(&self.store), COMPACT_EVERY);
         tokio::join!(
             control_plane_controllers::run(
-                informers.clone(),
+                informers("kube-controller-manager"),
                 self.controllers.clone(),
                 stop.clone()
             ),
-            control_plane_scheduler::run(informers, scheduler, stop.clone()),
+            control_plane_scheduler::run(informers("kube-scheduler"), scheduler, stop.clone()),
             stop.run_until_cancelled(compaction),
         );
         for name in ["controller-manager", "scheduler"] {

@@ -112,6 +112,12 @@ impl Metrics {
         metrics
     }
 
+    /// What others measure, shown with the rest.
+    pub(crate) fn with(mut self, register: impl FnOnce(&mut Registry)) -> Self {
+        register(&mut self.registry);
+        self
+    }
+
     pub(crate) fn flow(&self) -> FlowMetrics {
         self.flow.clone()
     }

@@ -199,15 +199,8 @@ impl ApiServer {
         // From here on a failure must stop the pump.
         let guard = pump_stop.clone().drop_guard();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let clients = Arc::new(WebhookClients::new(Dialer {
-            cache: Arc::clone(&cache),
-            registry: registry.clone(),
-            nodes: Arc::clone(&node_streams),
-            tasks: tasks.clone(),
-            stop: stop.clone(),
-        }));
         let server = Arc::new(Server::new(store, cache, registry.clone(), service_ranges));
-        server.reach_webhooks(&clients);
+        reach_webhooks(&server, &node_streams, &tasks, &stop);
         write_first(&server, advertise).await?;
         let own = Member {
             identity: config.identity.clone(),
@@ -220,7 +213,8 @@ impl ApiServer {
         write_admin(&config, advertise)?;
         let discovery = Discovery::new(registry, &advertise.to_string());
         let audit = start_audit(config.audit.clone(), &tasks, &stop);
-        let metrics = Metrics::new(audit.as_ref().map(|log| Arc::clone(log.counts())));
+        let metrics = Metrics::new(audit.as_ref().map(|log| Arc::clone(log.counts())))
+            .with(|all| server.dynamic.webhooks().metrics().register(all));
         let flow = Arc::new(Flow::new(metrics.flow()));
         flow::load(&flow, &server)?;
         let api = Arc::new(Api {
@@ -280,6 +274,23 @@ fn hold_true(
     tasks.spawn(flow::follow(flow, Arc::clone(server), stop.clone()));
     tasks.spawn(custom::run(Arc::clone(server), stop.clone()));
     tasks.spawn(follow_policies(Arc::clone(server), stop.clone()));
+}
+
+/// Lets the server ask webhooks; those in pods are reached through the nodes' streams.
+fn reach_webhooks(
+    server: &Server,
+    nodes: &Arc<dyn NodeStreams>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let dialer = Dialer {
+        cache: Arc::clone(&server.cache),
+        registry: server.registry.clone(),
+        nodes: Arc::clone(nodes),
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    };
+    server.reach_webhooks(&Arc::new(WebhookClients::new(dialer)));
 }
 
 /// Starts the writer of the audit log.

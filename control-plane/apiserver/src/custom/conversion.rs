@@ -7,31 +7,42 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::{CustomVersion, check};
 use crate::field::{FieldError, Path};
 use crate::object::Obj;
-use crate::tree;
-use crate::validation;
-use crate::webhooks::{ClientConfig, ConfigError};
+use crate::server::new_uid;
+use crate::status::StatusError;
+use crate::webhooks::{ClientConfig, ConfigError, WebhookClients};
+use crate::{tree, validation};
 
+/// Objects in one question; a list of more asks several times.
+const OBJECTS_PER_QUESTION: usize = 500;
+/// Questions of one list that are open at a time.
+const QUESTIONS_AT_ONCE: usize = 4;
+/// How long a conversion may take (as upstream).
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of converted objects that one definition keeps in each of two generations.
 const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// How the objects of a definition are converted.
 #[derive(Debug)]
 pub struct Conversion {
-    pub(crate) client: Result<ClientConfig, ConfigError>,
+    client: Result<ClientConfig, ConfigError>,
     /// The version of ConversionReview that the webhook is asked in; `None`: none that we know.
-    pub(crate) review: Option<ReviewVersion>,
+    review: Option<ReviewVersion>,
     kept: Mutex<Kept>,
 }
 
 /// A version of ConversionReview.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReviewVersion {
+enum ReviewVersion {
     V1,
     V1Beta1,
 }
@@ -106,13 +117,65 @@ impl ReviewVersion {
     }
 }
 
+fn refusal(message: String) -> StatusError {
+    StatusError::new(500, "", message)
+}
+
+impl Conversion {
+    /// Converts `objects` to version `desired`, whose objects look as `custom` says.
+    ///
+    /// # Errors
+    /// The webhook cannot be asked, or its answer makes no sense.
+    pub(crate) async fn convert(
+        &self,
+        clients: Option<&Arc<WebhookClients>>,
+        objects: Vec<Value>,
+        (custom, desired): (&CustomVersion, &str),
+    ) -> Result<Vec<Value>, StatusError> {
+        if objects.is_empty() {
+            return Ok(objects);
+        }
+        let questions: Vec<_> = objects
+            .chunks(OBJECTS_PER_QUESTION)
+            .map(|part| self.ask(clients, part, desired))
+            .collect();
+        let mut answers = futures::stream::iter(questions).buffered(QUESTIONS_AT_ONCE);
+        let mut all = Vec::with_capacity(objects.len());
+        while let Some(answer) = answers.next().await {
+            for object in answer? {
+                let (object, _unknown) = check(custom, object)
+                    .map_err(|fault| refusal(format!("converted object: {fault}")))?;
+                all.push(object);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn ask(
+        &self,
+        clients: Option<&Arc<WebhookClients>>,
+        objects: &[Value],
+        desired: &str,
+    ) -> Result<Vec<Value>, StatusError> {
+        let of = objects.first().map_or_else(String::new, kind_of);
+        let failed = |why: &dyn std::fmt::Display| {
+            refusal(format!("conversion webhook for {of} failed: {why}"))
+        };
+        let review = self
+            .review
+            .ok_or_else(|| refusal("no supported conversion review versions".to_owned()))?;
+        let client = self.client.as_ref().map_err(|fault| failed(fault))?;
+        let clients = clients.ok_or_else(|| failed(&"the server has not started yet"))?;
+        let uid = new_uid();
+        let body = Bytes::from(question(review, objects, desired, &uid).to_string());
+        let answer = clients.post(client, body, TIMEOUT).await;
+        let answer = answer.map_err(|fault| failed(&fault))?;
+        answered(review, answer, &uid, objects, desired).map_err(refusal)
+    }
+}
+
 /// The question.
-pub(crate) fn question(
-    version: ReviewVersion,
-    objects: &[Value],
-    desired: &str,
-    uid: &str,
-) -> Value {
+fn question(version: ReviewVersion, objects: &[Value], desired: &str, uid: &str) -> Value {
     json!({
         "kind": "ConversionReview", "apiVersion": version.api_version(),
         "request": {"uid": uid, "desiredAPIVersion": desired, "objects": objects},
@@ -120,7 +183,7 @@ pub(crate) fn question(
 }
 
 /// `group/version, Kind=kind` of an object, as messages name it.
-pub(crate) fn kind_of(object: &Value) -> String {
+fn kind_of(object: &Value) -> String {
     format!(
         "{}, Kind={}",
         tree::text(object, &["apiVersion"]),
@@ -132,7 +195,7 @@ pub(crate) fn kind_of(object: &Value) -> String {
 ///
 /// # Errors
 /// What is wrong with the answer, in upstream's words.
-pub(crate) fn answered(
+fn answered(
     version: ReviewVersion,
     mut answer: Value,
     uid: &str,
@@ -178,7 +241,9 @@ fn check_answer(version: ReviewVersion, answer: &Value, uid: &str) -> Result<(),
         let expected = "apiextensions.k8s.io/v1, Kind=ConversionReview";
         let got = kind_of(answer);
         if got != expected {
-            return Err(format!("expected webhook response of {expected}, got {got}"));
+            return Err(format!(
+                "expected webhook response of {expected}, got {got}"
+            ));
         }
     }
     if response.is_null() {

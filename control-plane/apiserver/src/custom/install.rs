@@ -171,9 +171,9 @@ fn renew(kind: &Arc<Kind>, obj: Arc<Obj>) -> Arc<Obj> {
     };
     let before = obj.value();
     // Another version's schema is no measure; the object is converted when it is read.
-    let foreign = kind.stored_version().is_some_and(|stored| {
-        before["apiVersion"] != stored.api_version.as_str()
-    });
+    let foreign = kind
+        .stored_version()
+        .is_some_and(|stored| before["apiVersion"] != stored.api_version.as_str());
     if foreign {
         return obj;
     }

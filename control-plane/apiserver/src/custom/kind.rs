@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use control_plane_apiextensions::{self as definition, Definition, JsonPath, Rules, Version, typed};
+use control_plane_apiextensions::{
+    self as definition, Definition, JsonPath, Rules, Version, typed,
+};
 use proto_api::schema::Gvk;
 
-use super::{Conversion, CustomVersion};
 use super::strategy::Custom;
 use super::table::Columns;
+use super::{Conversion, CustomVersion};
 use crate::registry::{
     Kind, Part, Scope, Selectable, StoredVersion, Subresource, Translation, group_version, intern,
 };

@@ -22,8 +22,7 @@ use proto_api::schema::{self, TypeId};
 use serde_json::Value;
 
 pub(crate) use self::controller::run;
-pub use self::conversion::Conversion;
-pub(crate) use self::conversion::{answered, kind_of, question};
+pub(crate) use self::conversion::Conversion;
 pub(crate) use self::install::{Installed, Stray};
 pub(crate) use self::object::{check, decode};
 use crate::field::{FieldError, Path};

@@ -4,26 +4,16 @@
 //! object is in the version that was asked for; the commit turns it into the stored one and back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Server, WriteMode, new_uid};
+use super::{Server, WriteMode};
 use crate::cache::{Filter, Listing, WatchItem};
-use crate::custom::{Conversion, CustomVersion, answered, check, kind_of, question};
+use crate::custom::Conversion;
 use crate::object::{Obj, encode};
 use crate::registry::Kind;
 use crate::status::StatusError;
-
-/// Objects in one question; a list of more asks several times.
-const OBJECTS_PER_QUESTION: usize = 500;
-/// Questions of one list that are open at a time.
-const QUESTIONS_AT_ONCE: usize = 4;
-/// How long a conversion may take (as upstream).
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The one field that tells whether an object must be converted.
 #[derive(Deserialize)]
@@ -35,10 +25,6 @@ struct Versioned<'a> {
 fn is_in(obj: &Obj, api_version: &str) -> bool {
     let own: Result<Versioned<'_>, _> = serde_json::from_slice(&obj.json);
     own.is_ok_and(|own| own.api_version == api_version)
-}
-
-fn refusal(message: String) -> StatusError {
-    StatusError::new(500, "", message)
 }
 
 impl Server {
@@ -166,9 +152,8 @@ impl Server {
             return Ok(());
         }
         let own = std::slice::from_ref(value).to_vec();
-        let made = self
-            .convert_by(&stored.custom, conversion, own, &stored.api_version)
-            .await?;
+        let to = (&*stored.custom, stored.api_version.as_str());
+        let made = conversion.convert(self.webhooks.get(), own, to).await?;
         if let Some(made) = made.into_iter().next() {
             *value = made;
         }
@@ -210,57 +195,10 @@ impl Server {
         let Some(custom) = kind.custom.as_deref() else {
             return Ok(objects);
         };
-        self.convert_by(custom, conversion, objects, desired).await
-    }
-
-    /// Converts `objects` to `desired`, whose schema is that of `custom`.
-    async fn convert_by(
-        &self,
-        custom: &CustomVersion,
-        conversion: &Conversion,
-        objects: Vec<Value>,
-        desired: &str,
-    ) -> Result<Vec<Value>, StatusError> {
-        if objects.is_empty() {
-            return Ok(objects);
-        }
-        let questions: Vec<_> = objects
-            .chunks(OBJECTS_PER_QUESTION)
-            .map(|part| self.ask_conversion(conversion, part, desired))
-            .collect();
-        let mut answers = futures::stream::iter(questions).buffered(QUESTIONS_AT_ONCE);
-        let mut all = Vec::with_capacity(objects.len());
-        while let Some(answer) = answers.next().await {
-            for object in answer? {
-                let (object, _unknown) = check(custom, object)
-                    .map_err(|fault| refusal(format!("converted object: {fault}")))?;
-                all.push(object);
-            }
-        }
-        Ok(all)
-    }
-
-    async fn ask_conversion(
-        &self,
-        conversion: &Conversion,
-        objects: &[Value],
-        desired: &str,
-    ) -> Result<Vec<Value>, StatusError> {
-        let of = objects.first().map_or_else(String::new, kind_of);
-        let failed = |why: &dyn std::fmt::Display| {
-            refusal(format!("conversion webhook for {of} failed: {why}"))
-        };
-        let review = conversion
-            .review
-            .ok_or_else(|| refusal("no supported conversion review versions".to_owned()))?;
-        let client = conversion.client.as_ref().map_err(|fault| failed(fault))?;
         let clients = self.webhooks.get();
-        let clients = clients.ok_or_else(|| failed(&"the server has not started yet"))?;
-        let uid = new_uid();
-        let body = Bytes::from(question(review, objects, desired, &uid).to_string());
-        let answer = clients.post(client, body, TIMEOUT).await;
-        let answer = answer.map_err(|fault| failed(&fault))?;
-        answered(review, answer, &uid, objects, desired).map_err(refusal)
+        conversion
+            .convert(clients, objects, (custom, desired))
+            .await
     }
 }
 

@@ -88,6 +88,7 @@ impl Server {
             let old = current.value();
             self.admission.delete(target, &context.user, &old)?;
             if self.dynamic.asks(context) {
+                let old = self.value_of(&target.kind, &current).await?;
                 Box::pin(self.review_delete(target, &old, request, context)).await?;
             }
             let mut new = old.clone();
@@ -99,7 +100,8 @@ impl Server {
             attempts += 1;
             let gone = is_finished(target, &new);
             if !gone && new == old {
-                return Ok(Deleted::Lingers(current));
+                let shown = self.in_version(&target.kind, current).await?;
+                return Ok(Deleted::Lingers(shown));
             }
             let step = if gone {
                 Change::Remove(&current)

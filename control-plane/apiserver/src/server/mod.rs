@@ -236,6 +236,7 @@ impl Server {
     pub(crate) fn reach_webhooks(&self, clients: &Arc<WebhookClients>) {
         // The first stay: they hold the connections.
         self.webhooks.get_or_init(|| Arc::clone(clients));
+        self.dynamic.webhooks().connect(Arc::clone(clients));
     }
 
     /// The kind at a path; `NotFound` as for an unknown path.

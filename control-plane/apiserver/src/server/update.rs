@@ -102,7 +102,7 @@ impl Server {
                 }
                 return Err(target.not_found());
             };
-            let old = current.value();
+            let old = self.value_of(&target.kind, &current).await?;
             let mut new = change(&old)?;
             let pinned = check_preconditions(target, &current, &new)?;
             prepare(target, &mut new, &old);
@@ -124,7 +124,7 @@ impl Server {
                 Box::pin(self.validate_update(target, &new, &old, context)).await?;
             }
             if is_same(&new, &old) && !is_finished(target, &new) {
-                return Ok(current);
+                return self.in_version(&target.kind, current).await;
             }
             attempts += 1;
             let step = if is_finished(target, &new) {

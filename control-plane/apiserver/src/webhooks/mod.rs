@@ -98,12 +98,10 @@ impl WebhookClients {
         timeout: Duration,
     ) -> Result<Value, CallError> {
         let url = format!("{}?timeout={}s", with_path(&to.url()), timeout.as_secs());
-        let uri: Uri = url
-            .parse()
-            .map_err(|fault: InvalidUri| CallError::Url {
-                url: url.clone(),
-                why: fault.to_string(),
-            })?;
+        let uri: Uri = url.parse().map_err(|fault: InvalidUri| CallError::Url {
+            url: url.clone(),
+            why: fault.to_string(),
+        })?;
         let client = self.client(to)?;
         let asked = ask(&client, &url, uri, body);
         match tokio::time::timeout(timeout, asked).await {
@@ -237,8 +235,10 @@ fn refusal(code: u16, body: &[u8]) -> String {
         code if code >= 500 => format!(
             "an error on the server (\"{shown}\") has prevented the request from succeeding"
         ),
-        _ => format!("the server responded with the status code {code} but did not return more \
-                      information"),
+        _ => format!(
+            "the server responded with the status code {code} but did not return more \
+                      information"
+        ),
     }
 }
 

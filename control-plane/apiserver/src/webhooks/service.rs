@@ -105,10 +105,7 @@ pub(crate) fn backends(slices: &[Value], port_name: &str) -> Vec<Backend> {
             let text = |field| tree::text(endpoint, &["targetRef", field]).to_owned();
             let first = tree::list(endpoint, &["addresses"]).first();
             all.push(Backend {
-                address: first
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned(),
+                address: first.and_then(Value::as_str).unwrap_or_default().to_owned(),
                 port,
                 pod: (text("kind") == "Pod").then(|| (text("name"), text("uid"))),
             });

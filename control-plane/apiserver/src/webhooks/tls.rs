@@ -204,8 +204,7 @@ mod tests {
             .unwrap();
         let verifier = Verifier { chains, anchors };
         let name = ServerName::try_from(name).unwrap();
-        let told =
-            verifier.verify_server_cert(certificate.der(), &[], &name, &[], UnixTime::now());
+        let told = verifier.verify_server_cert(certificate.der(), &[], &name, &[], UnixTime::now());
         match told {
             Ok(_) => "right".to_owned(),
             Err(fault) => super::told(&std::io::Error::other(fault)),

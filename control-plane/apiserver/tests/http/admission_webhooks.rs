@@ -70,6 +70,15 @@ async fn a_mutating_webhook_changes_what_is_written() {
     assert!(!request["uid"].as_str().unwrap().is_empty());
     assert_eq!(request["object"]["data"], json!({"a": "b"}));
     assert_eq!(request["object"]["kind"], "ConfigMap");
+    let extra = request["userInfo"]["extra"].take();
+    let credential = &extra["authentication.kubernetes.io/credential-id"][0];
+    assert!(
+        credential
+            .as_str()
+            .is_some_and(|id| id.starts_with("X509SHA256="))
+    );
+    let user = request["userInfo"].as_object_mut().unwrap();
+    user.shift_remove("extra");
     for given in ["uid", "object"] {
         request.as_object_mut().unwrap().shift_remove(given);
     }
@@ -88,9 +97,19 @@ async fn a_mutating_webhook_changes_what_is_written() {
     assert_eq!(request, expected);
     let patched = cluster
         .admin
-        .send("PATCH", &format!("{MAPS}/one"), &MERGE, json!({"data": {"hooked": "no"}}).to_string())
+        .send(
+            "PATCH",
+            &format!("{MAPS}/one"),
+            &MERGE,
+            json!({"data": {"hooked": "no"}}).to_string(),
+        )
         .await;
-    assert_eq!(patched.json()["data"]["hooked"], "yes", "{}", patched.text());
+    assert_eq!(
+        patched.json()["data"]["hooked"],
+        "yes",
+        "{}",
+        patched.text()
+    );
     let review = server.asked().remove(0).1;
     assert_eq!(review["request"]["operation"], "UPDATE");
     assert_eq!(review["request"]["oldObject"]["data"]["hooked"], "yes");
@@ -114,7 +133,10 @@ async fn every_write_passes_a_validating_webhook() {
     let pending = json!({"metadata": {"name": "q"}, "spec": pod["spec"]});
     assert_eq!(admin.post(PODS, &pending).await.status, 201);
     let server = Hook::serve(|_, question| {
-        denied(question, &json!({"code": 403, "reason": "Forbidden", "message": "not today"}))
+        denied(
+            question,
+            &json!({"code": 403, "reason": "Forbidden", "message": "not today"}),
+        )
     })
     .await;
     let own = hook("deny.example.com", &server.at("/"), &["*/*"]);
@@ -123,12 +145,31 @@ async fn every_write_passes_a_validating_webhook() {
     let applied = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "two"}});
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "q"},
         "target": {"kind": "Node", "name": "n1"}});
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
     let token = json!({"spec": {}});
     let cases: [(&str, String, &[(&str, &str)], Value, &str); 12] = [
-        ("POST", MAPS.to_owned(), &[], map("two"), "CREATE configmaps"),
-        ("PUT", format!("{MAPS}/one"), &[], map("one"), "UPDATE configmaps"),
-        ("PATCH", format!("{MAPS}/one"), &MERGE, json!({"data": {"x": "y"}}), "UPDATE configmaps"),
+        (
+            "POST",
+            MAPS.to_owned(),
+            &[],
+            map("two"),
+            "CREATE configmaps",
+        ),
+        (
+            "PUT",
+            format!("{MAPS}/one"),
+            &[],
+            map("one"),
+            "UPDATE configmaps",
+        ),
+        (
+            "PATCH",
+            format!("{MAPS}/one"),
+            &MERGE,
+            json!({"data": {"x": "y"}}),
+            "UPDATE configmaps",
+        ),
         (
             "PATCH",
             format!("{MAPS}/two?fieldManager=me"),
@@ -136,8 +177,20 @@ async fn every_write_passes_a_validating_webhook() {
             applied,
             "CREATE configmaps",
         ),
-        ("DELETE", format!("{MAPS}/one"), &[], Value::Null, "DELETE configmaps"),
-        ("DELETE", MAPS.to_owned(), &[], Value::Null, "DELETE configmaps"),
+        (
+            "DELETE",
+            format!("{MAPS}/one"),
+            &[],
+            Value::Null,
+            "DELETE configmaps",
+        ),
+        (
+            "DELETE",
+            MAPS.to_owned(),
+            &[],
+            Value::Null,
+            "DELETE configmaps",
+        ),
         (
             "PATCH",
             format!("{deployments}/d/scale"),
@@ -152,8 +205,20 @@ async fn every_write_passes_a_validating_webhook() {
             json!({"status": {"message": "m"}}),
             "UPDATE pods/status",
         ),
-        ("POST", format!("{PODS}/p/eviction"), &[], eviction, "CREATE pods/eviction"),
-        ("POST", format!("{PODS}/q/binding"), &[], binding, "CREATE pods/binding"),
+        (
+            "POST",
+            format!("{PODS}/p/eviction"),
+            &[],
+            eviction,
+            "CREATE pods/eviction",
+        ),
+        (
+            "POST",
+            format!("{PODS}/q/binding"),
+            &[],
+            binding,
+            "CREATE pods/binding",
+        ),
         (
             "POST",
             "/api/v1/namespaces/default/serviceaccounts/default/token".to_owned(),
@@ -170,7 +235,11 @@ async fn every_write_passes_a_validating_webhook() {
         ),
     ];
     for (method, path, headers, body, expected) in cases {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let refused = admin.send(method, &path, headers, body).await;
         assert_eq!(refused.status, 403, "{method} {path}: {}", refused.text());
         assert_eq!(
@@ -192,11 +261,16 @@ async fn every_write_passes_a_validating_webhook() {
         }
     }
     // Nothing was written, and the configuration itself is not asked about.
-    assert_eq!(admin.get(&format!("{MAPS}/one")).await.json()["data"], json!({"a": "b"}));
+    assert_eq!(
+        admin.get(&format!("{MAPS}/one")).await.json()["data"],
+        json!({"a": "b"})
+    );
     let path = format!("{VALIDATING}/deny");
     let deleted = admin.send("DELETE", &path, &[], String::new()).await;
     assert_eq!(deleted.status, 200, "{}", deleted.text());
-    let deleted = admin.send("DELETE", &format!("{MAPS}/one"), &[], String::new()).await;
+    let deleted = admin
+        .send("DELETE", &format!("{MAPS}/one"), &[], String::new())
+        .await;
     assert_eq!(deleted.status, 200, "{}", deleted.text());
     cluster.handle.shutdown().await;
 }
@@ -219,15 +293,17 @@ async fn a_webhook_that_does_not_answer_fails_closed_or_open() {
     let open = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]);
     let json_patch = [("content-type", "application/json-patch+json")];
     let path = format!("{VALIDATING}/gone");
-    let changed = admin.send("PATCH", &path, &json_patch, open.to_string()).await;
+    let changed = admin
+        .send("PATCH", &path, &json_patch, open.to_string())
+        .await;
     assert_eq!(changed.status, 200, "{}", changed.text());
     assert_eq!(admin.post(MAPS, &map("one")).await.status, 201);
     let metrics = admin.get("/metrics").await;
     for line in [
-        "apiserver_admission_webhook_rejection_count_total{name=\"gone.example.com\",\
+        "apiserver_admission_webhook_rejection_count{name=\"gone.example.com\",\
          type=\"validating\",operation=\"CREATE\",error_type=\"calling_webhook_error\",\
          rejection_code=\"503\"} 1",
-        "apiserver_admission_webhook_fail_open_count_total{name=\"gone.example.com\",\
+        "apiserver_admission_webhook_fail_open_count{name=\"gone.example.com\",\
          type=\"validating\"} 1",
         "apiserver_admission_webhook_request_total{name=\"gone.example.com\",\
          type=\"validating\",operation=\"CREATE\",code=\"503\",rejected=\"false\"} 1",
@@ -242,7 +318,10 @@ async fn a_webhook_that_does_not_answer_fails_closed_or_open() {
     let wrong = hook("wrong.example.com", &wrong, &["configmaps"]);
     cluster.configure(VALIDATING, "wrong", &[wrong]).await;
     let text = message(&admin.post(MAPS, &map("two")).await);
-    assert!(text.contains("tls: failed to verify certificate: x509: "), "{text}");
+    assert!(
+        text.contains("tls: failed to verify certificate: x509: "),
+        "{text}"
+    );
     cluster.handle.shutdown().await;
 }
 
@@ -280,18 +359,47 @@ async fn selectors_conditions_and_equivalent_versions_decide_who_is_asked() {
     let cluster = Cluster::start().await;
     let admin = &cluster.admin;
     let server = Hook::serve(|_, question| allowed(question, &json!({}))).await;
-    let labelled = hook("labelled.example.com", &server.at("/labelled"), &["configmaps"]);
-    let labelled = with(labelled, &json!({"objectSelector": {"matchLabels": {"a": "b"}}}));
-    let elsewhere = hook("elsewhere.example.com", &server.at("/elsewhere"), &["configmaps"]);
-    let elsewhere = with(elsewhere, &json!({"namespaceSelector": {"matchLabels":
-        {"kubernetes.io/metadata.name": "other"}}}));
-    let condition = hook("condition.example.com", &server.at("/condition"), &["configmaps"]);
-    let condition = with(condition, &json!({"matchConditions": [
-        {"name": "big", "expression": "object.data.a == 'big' && request.operation == 'CREATE'"}]}));
-    let scaler = hook("scaler.example.com", &server.at("/scaler"), &["horizontalpodautoscalers"]);
-    let scaler = with(scaler, &json!({"rules": [{"operations": ["CREATE"],
+    let labelled = hook(
+        "labelled.example.com",
+        &server.at("/labelled"),
+        &["configmaps"],
+    );
+    let labelled = with(
+        labelled,
+        &json!({"objectSelector": {"matchLabels": {"a": "b"}}}),
+    );
+    let elsewhere = hook(
+        "elsewhere.example.com",
+        &server.at("/elsewhere"),
+        &["configmaps"],
+    );
+    let elsewhere = with(
+        elsewhere,
+        &json!({"namespaceSelector": {"matchLabels":
+        {"kubernetes.io/metadata.name": "other"}}}),
+    );
+    let condition = hook(
+        "condition.example.com",
+        &server.at("/condition"),
+        &["configmaps"],
+    );
+    let condition = with(
+        condition,
+        &json!({"matchConditions": [
+        {"name": "big", "expression": "object.data.a == 'big' && request.operation == 'CREATE' \
+            && authorizer.group('').resource('secrets').check('get').allowed()"}]}),
+    );
+    let scaler = hook(
+        "scaler.example.com",
+        &server.at("/scaler"),
+        &["horizontalpodautoscalers"],
+    );
+    let scaler = with(
+        scaler,
+        &json!({"rules": [{"operations": ["CREATE"],
         "apiGroups": ["autoscaling"], "apiVersions": ["v2"],
-        "resources": ["horizontalpodautoscalers"]}]}));
+        "resources": ["horizontalpodautoscalers"]}]}),
+    );
     cluster
         .configure(VALIDATING, "all", &[labelled, elsewhere, condition, scaler])
         .await;
@@ -354,7 +462,10 @@ async fn a_webhook_behind_a_service_is_reached_through_its_node() {
         "spec": {"ports": [{"name": "https", "port": 8443}]}});
     let services = "/api/v1/namespaces/default/services";
     assert_eq!(admin.post(services, &made).await.status, 201);
-    assert_eq!(refusal().await, "no endpoints available for service \"hook\"");
+    assert_eq!(
+        refusal().await,
+        "no endpoints available for service \"hook\""
+    );
     cluster.running_pod("hook-1").await;
     let slice = json!({"metadata": {"name": "hook-x",
         "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",

@@ -105,7 +105,9 @@ async fn every_version_shows_every_object() {
     let cluster = Cluster::start().await;
     let admin = &cluster.admin;
     let (hook, _) = converter().await;
-    cluster.established(&definition(&hook.at("/convert"), "v1")).await;
+    cluster
+        .established(&definition(&hook.at("/convert"), "v1"))
+        .await;
     let made = admin.post(V2, &in_v2("two", 2)).await;
     assert_eq!(made.status, 201, "{}", made.text());
     assert_eq!(made.json()["apiVersion"], "yard.example.com/v2");
@@ -121,55 +123,105 @@ async fn every_version_shows_every_object() {
     // A list is converted with one question, and what was converted before is not asked again.
     hook.asked();
     let list = admin.get(V2).await.json();
-    let specs: Vec<&Value> = list["items"].as_array().unwrap().iter().map(|i| &i["spec"]).collect();
-    assert_eq!(specs, [&json!({"width": 1, "depth": 1}), &json!({"width": 2, "depth": 2})]);
+    let specs: Vec<&Value> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| &i["spec"])
+        .collect();
+    assert_eq!(
+        specs,
+        [
+            &json!({"width": 1, "depth": 1}),
+            &json!({"width": 2, "depth": 2})
+        ]
+    );
     assert_eq!(list["items"][0]["apiVersion"], "yard.example.com/v2");
     let asked = hook.asked();
     assert_eq!(asked.len(), 1, "{asked:?}");
     assert_eq!(asked[0].0, "/convert?timeout=30s");
-    assert_eq!(asked[0].1["request"]["desiredAPIVersion"], "yard.example.com/v2");
-    assert_eq!(asked[0].1["request"]["objects"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        asked[0].1["request"]["desiredAPIVersion"],
+        "yard.example.com/v2"
+    );
+    assert_eq!(
+        asked[0].1["request"]["objects"].as_array().unwrap().len(),
+        1
+    );
     admin.get(V2).await;
     admin.get(V1).await;
     assert!(hook.asked().is_empty());
     // Writes in the other version, checked by its schema.
     let path = format!("{V2}/two");
     let patched = admin
-        .send("PATCH", &path, &MERGE, json!({"spec": {"width": 3}}).to_string())
+        .send(
+            "PATCH",
+            &path,
+            &MERGE,
+            json!({"spec": {"width": 3}}).to_string(),
+        )
         .await;
     assert_eq!(patched.json()["spec"]["width"], 3, "{}", patched.text());
     assert_eq!(patched.json()["metadata"]["generation"], 2);
     let invalid = admin
-        .send("PATCH", &path, &MERGE, json!({"spec": {"width": 10}}).to_string())
+        .send(
+            "PATCH",
+            &path,
+            &MERGE,
+            json!({"spec": {"width": 10}}).to_string(),
+        )
         .await;
     assert_eq!(invalid.status, 422, "{}", invalid.text());
-    assert!(message(&invalid).contains("spec.width"), "{}", message(&invalid));
+    assert!(
+        message(&invalid).contains("spec.width"),
+        "{}",
+        message(&invalid)
+    );
     let status = json!({"status": {"full": true}}).to_string();
-    let filled = admin.send("PATCH", &format!("{path}/status"), &MERGE, status).await;
+    let filled = admin
+        .send("PATCH", &format!("{path}/status"), &MERGE, status)
+        .await;
     assert_eq!(filled.json()["status"]["full"], true, "{}", filled.text());
     let apply = [("content-type", "application/apply-patch+yaml")];
     let mut applied = in_v2("two", 4);
     applied["spec"]["colour"] = json!("red");
     let forced = format!("{path}?fieldManager=me&force=true");
-    let applied = admin.send("PATCH", &forced, &apply, applied.to_string()).await;
+    let applied = admin
+        .send("PATCH", &forced, &apply, applied.to_string())
+        .await;
     assert_eq!(applied.json()["spec"]["width"], 4, "{}", applied.text());
-    assert_eq!(admin.get(&format!("{V1}/two")).await.json()["spec"]["size"], 4);
+    assert_eq!(
+        admin.get(&format!("{V1}/two")).await.json()["spec"]["size"],
+        4
+    );
     // A watch of the other version.
     let start = admin.get(V2).await.json();
     let start = start["metadata"]["resourceVersion"].as_str().unwrap();
-    let mut lines = admin.watch(&format!("{V2}?watch=true&resourceVersion={start}")).await;
+    let mut lines = admin
+        .watch(&format!("{V2}?watch=true&resourceVersion={start}"))
+        .await;
     let changed = admin
-        .send("PATCH", &format!("{V1}/one"), &MERGE, json!({"spec": {"size": 7}}).to_string())
+        .send(
+            "PATCH",
+            &format!("{V1}/one"),
+            &MERGE,
+            json!({"spec": {"size": 7}}).to_string(),
+        )
         .await;
     assert_eq!(changed.status, 200, "{}", changed.text());
     let event = lines.next().await;
     assert_eq!(event["type"], "MODIFIED");
     assert_eq!(event["object"]["apiVersion"], "yard.example.com/v2");
     assert_eq!(event["object"]["spec"]["width"], 7);
-    let deleted = admin.send("DELETE", &format!("{V2}/one"), &[], String::new()).await;
+    let deleted = admin
+        .send("DELETE", &format!("{V2}/one"), &[], String::new())
+        .await;
     assert_eq!(deleted.status, 200, "{}", deleted.text());
     let event = lines.next().await;
-    assert_eq!((&event["type"], &event["object"]["spec"]["width"]), (&json!("DELETED"), &json!(7)));
+    assert_eq!(
+        (&event["type"], &event["object"]["spec"]["width"]),
+        (&json!("DELETED"), &json!(7))
+    );
     cluster.handle.shutdown().await;
 }
 
@@ -190,7 +242,9 @@ async fn objects_stay_as_they_are_stored_when_the_stored_version_changes() {
     let new = admin.get(&format!("{V2}/one")).await.json();
     assert_eq!(new["spec"], json!({"width": 1, "depth": 1}));
     // Written, it is stored anew; written without a change as well.
-    let same = admin.send("PUT", &format!("{V2}/one"), &[], new.to_string()).await;
+    let same = admin
+        .send("PUT", &format!("{V2}/one"), &[], new.to_string())
+        .await;
     assert_eq!(same.status, 200, "{}", same.text());
     let deleted = admin.send("DELETE", DEFINITION, &[], String::new()).await;
     assert_eq!(deleted.status, 200, "{}", deleted.text());
@@ -228,6 +282,9 @@ async fn a_webhook_that_does_not_convert_is_told_about() {
     let list = admin.get(V1).await.json();
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
     mode.store(FINE, Ordering::SeqCst);
-    assert_eq!(admin.get(&format!("{V2}/one")).await.json()["spec"]["width"], 1);
+    assert_eq!(
+        admin.get(&format!("{V2}/one")).await.json()["spec"]["width"],
+        1
+    );
     cluster.handle.shutdown().await;
 }

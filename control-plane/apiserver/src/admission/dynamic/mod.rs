@@ -5,11 +5,13 @@
 //! look at the configuration's versions.
 
 mod authorizer;
+mod conditions;
 mod notes;
 mod policy;
 mod request;
 mod rules;
 mod told;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ pub(crate) use self::policy::follow_policies;
 use self::policy::{Policies, Turns};
 pub(crate) use self::request::{Operation, Request};
 pub(crate) use self::rules::World;
+use self::webhooks::{Rounds, Webhooks};
 use crate::auth::Authorizer;
 use crate::cache::WatchCache;
 use crate::registry::Registry;
@@ -32,6 +35,7 @@ pub(crate) struct Dynamic {
     cache: Arc<WatchCache>,
     registry: Registry,
     policies: Policies,
+    webhooks: Webhooks,
 }
 
 /// Whether an object was changed.
@@ -48,10 +52,12 @@ impl Dynamic {
         authorizer: &Arc<Authorizer>,
     ) -> Self {
         let policies = Policies::new(&cache, &registry, authorizer);
+        let webhooks = Webhooks::new(&cache, &registry, authorizer);
         Self {
             cache,
             registry,
             policies,
+            webhooks,
         }
     }
 
@@ -69,32 +75,39 @@ impl Dynamic {
     }
 
     fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+        self.policies.is_empty() && self.webhooks.is_empty()
+    }
+
+    /// The admission webhooks.
+    pub(crate) const fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
     }
 
     /// Lets mutating policies, then mutating webhooks, change `object` (null for a deletion).
     ///
     /// # Errors
     /// The write is refused.
-    #[expect(clippy::unused_async, reason = "webhooks are waited for here")]
     pub(crate) async fn mutate(
         &self,
         request: &Request<'_>,
         object: &mut Value,
     ) -> Result<Mutated, StatusError> {
-        let mut turns = Turns::default();
-        let mut mutated = self
-            .policies
-            .mutate(request, object, self.world(), &mut turns)?;
-        if turns.are_left()
-            && self
-                .policies
-                .mutate(request, object, self.world(), &mut turns)?
-                == Mutated::Yes
-        {
-            mutated = Mutated::Yes;
+        let (mut turns, mut rounds) = (Turns::default(), Rounds::default());
+        let (policies, webhooks, world) = (&self.policies, &self.webhooks, self.world());
+        let by_policies = policies.mutate(request, object, world, &mut turns)?;
+        let by_webhooks = webhooks.mutate(request, object, world, &mut rounds).await?;
+        if (by_policies, by_webhooks) == (Mutated::No, Mutated::No) {
+            return Ok(Mutated::No);
         }
-        Ok(mutated)
+        if by_webhooks == Mutated::Yes {
+            turns.changed_by("");
+        }
+        if turns.are_left() {
+            policies.mutate(request, object, world, &mut turns)?;
+        }
+        rounds.again();
+        webhooks.mutate(request, object, world, &mut rounds).await?;
+        Ok(Mutated::Yes)
     }
 
     /// Asks validating policies, then validating webhooks, about the finished `object` (null for a
@@ -102,12 +115,12 @@ impl Dynamic {
     ///
     /// # Errors
     /// The write is refused.
-    #[expect(clippy::unused_async, reason = "webhooks are waited for here")]
     pub(crate) async fn validate(
         &self,
         request: &Request<'_>,
         object: &Value,
     ) -> Result<(), StatusError> {
-        self.policies.validate(request, object, self.world())
+        self.policies.validate(request, object, self.world())?;
+        self.webhooks.validate(request, object, self.world()).await
     }
 }

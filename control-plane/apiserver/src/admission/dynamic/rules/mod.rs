@@ -86,7 +86,6 @@ impl World<'_> {
 
 impl Matcher {
     /// Of a webhook: its `rules` are all it has.
-    #[cfg_attr(not(test), expect(dead_code, reason = "webhooks are matched by it"))]
     pub(crate) fn of_webhook(webhook: &Value) -> Self {
         Self::of(webhook, "rules")
     }
