@@ -1,8 +1,6 @@
 //! Three control planes over three members of etcd: the leading one is killed, and nobody who uses the
 //! cluster has to do anything.
 
-#![expect(clippy::print_stdout, reason = "measured times")]
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};

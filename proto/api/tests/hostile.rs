@@ -204,7 +204,7 @@ proptest! {
             now: "2026-01-01T00:00:00Z",
         };
         let _applied = apply::apply(&writer, Some(&pod()), &change, OnConflict::Take).is_ok();
-        let _noted = apply::update(&writer, Some(&pod()), &change).is_ok();
+        let _noted = apply::update(&writer, Some(&pod()), &mut change.clone()).is_ok();
     }
 
     #[test]

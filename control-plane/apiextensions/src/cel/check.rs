@@ -78,16 +78,7 @@ impl<'a> Checker<'a> {
                 Some(known) => self.resolved(known),
                 None => Type::Dyn,
             },
-            other => self.rebuilt(other, &|part| self.resolved(part)),
-        }
-    }
-
-    fn rebuilt(&self, kind: &Type, part: &dyn Fn(&Type) -> Type) -> Type {
-        match kind {
-            Type::List(item) => Type::list(part(item)),
-            Type::Optional(of) => Type::optional(part(of)),
-            Type::Map(key, value) => Type::Map(Arc::new(part(key)), Arc::new(part(value))),
-            other => other.clone(),
+            other => rebuilt(other, &|part| self.resolved(part)),
         }
     }
 
@@ -352,7 +343,7 @@ impl<'a> Checker<'a> {
         match kind {
             Type::Var(0) => letters[0].clone(),
             Type::Var(_) => letters[1].clone(),
-            other => self.rebuilt(other, &|part| self.lettered(part, letters)),
+            other => rebuilt(other, &|part| self.lettered(part, letters)),
         }
     }
 
@@ -474,5 +465,15 @@ fn wrapped(kind: Type) -> Type {
     match kind {
         Type::Optional(_) => kind,
         other => Type::optional(other),
+    }
+}
+
+/// A type with other parts.
+fn rebuilt(kind: &Type, part: &dyn Fn(&Type) -> Type) -> Type {
+    match kind {
+        Type::List(item) => Type::list(part(item)),
+        Type::Optional(of) => Type::optional(part(of)),
+        Type::Map(key, value) => Type::Map(Arc::new(part(key)), Arc::new(part(value))),
+        other => other.clone(),
     }
 }

@@ -294,27 +294,6 @@ impl<'a> Coster<'a> {
         Known::of(over.cost.plus(one).plus(made.or(one)), kind)
     }
 
-    /// What a macro's variables are over a range: key, value.
-    fn entries(&self, over: &Known) -> (Known, Known) {
-        let part = |size: Option<Range>, declared: Option<Arc<Declared>>| Known {
-            cost: Range::exactly(1),
-            size,
-            entries: None,
-            declared,
-            kind: Type::Dyn,
-        };
-        let keys = over.entries.map(|(key, _)| key);
-        let values = over.entries.map(|(_, value)| value);
-        let items = over.declared.as_ref().and_then(|own| own.items.clone());
-        let key = match over.kind {
-            // Keys of a declared map have no declared length (as upstream).
-            Type::Map(..) if over.declared.is_some() => Some(Range::ZERO),
-            Type::List(_) => Some(Range::exactly(1)),
-            _ => keys,
-        };
-        (part(key, None), part(values, items))
-    }
-
     fn expand(
         &mut self,
         macro_kind: Macro,
@@ -324,7 +303,7 @@ impl<'a> Coster<'a> {
         kind: Type,
     ) -> Known {
         let over = self.cost(of);
-        let (key, value) = self.entries(&over);
+        let (key, value) = entries(&over);
         let bound: Vec<(&str, Known)> = match names {
             [one] => {
                 let is_map = matches!(over.kind, Type::Map(..));
@@ -601,4 +580,25 @@ fn joined(of: &Known, by: Option<&Known>) -> Range {
         max: list.max.saturating_sub(1),
     };
     size.plus(by.size_or_unknown().times(between))
+}
+
+/// What a macro's variables are over a range: key, value.
+fn entries(over: &Known) -> (Known, Known) {
+    let part = |size: Option<Range>, declared: Option<Arc<Declared>>| Known {
+        cost: Range::exactly(1),
+        size,
+        entries: None,
+        declared,
+        kind: Type::Dyn,
+    };
+    let keys = over.entries.map(|(key, _)| key);
+    let values = over.entries.map(|(_, value)| value);
+    let items = over.declared.as_ref().and_then(|own| own.items.clone());
+    let key = match over.kind {
+        // Keys of a declared map have no declared length (as upstream).
+        Type::Map(..) if over.declared.is_some() => Some(Range::ZERO),
+        Type::List(_) => Some(Range::exactly(1)),
+        _ => keys,
+    };
+    (part(key, None), part(values, items))
 }

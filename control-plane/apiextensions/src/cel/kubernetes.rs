@@ -86,9 +86,7 @@ fn versions(name: &str, values: &[Value]) -> Option<Value> {
         ("minor", [Value::Semver(_, n, ..)]) => count_of(*n),
         ("patch", [Value::Semver(_, _, n, _)]) => count_of(*n),
         ("isLessThan" | "isGreaterThan" | "compareTo", [a @ Value::Semver(..), b]) => {
-            let Some(order) = semver_order(a, b) else {
-                return None;
-            };
+            let order = semver_order(a, b)?;
             match name {
                 "isLessThan" => Value::Bool(order.is_lt()),
                 "isGreaterThan" => Value::Bool(order.is_gt()),

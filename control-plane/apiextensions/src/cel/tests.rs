@@ -200,6 +200,6 @@ fn no_text_makes_the_parser_or_the_checker_fall() {
         "a[",
         "size(",
     ] {
-        assert!(Program::compile(&open.repeat(5_000), &["self"]).is_err());
+        Program::compile(&open.repeat(5_000), &["self"]).unwrap_err();
     }
 }

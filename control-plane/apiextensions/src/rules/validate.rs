@@ -170,7 +170,7 @@ impl Check {
         if sum <= SCHEMA_ESTIMATE_MAX {
             return;
         }
-        self.costs.sort_by(|a, b| b.0.cmp(&a.0));
+        self.costs.sort_by_key(|cost| std::cmp::Reverse(cost.0));
         for (_, place) in self.costs.iter().take(DEAREST) {
             let detail = "contributed to estimated rule cost total exceeding cost limit for \
                           entire OpenAPIv3 schema";
