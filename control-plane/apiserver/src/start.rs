@@ -192,10 +192,7 @@ impl ApiServer {
         let revision = cache::load(&cache, &*store).await?;
         let pump_stop = CancellationToken::new();
         let pump = TaskTracker::new();
-        {
-            let (cache, store, stop) = (Arc::clone(&cache), Arc::clone(&store), pump_stop.clone());
-            pump.spawn(async move { cache::pump(&cache, &*store, revision, stop).await });
-        }
+        follow(&pump, &cache, &store, revision, &pump_stop);
         // From here on a failure must stop the pump.
         let guard = pump_stop.clone().drop_guard();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -251,6 +248,18 @@ impl ApiServer {
             pump,
         })
     }
+}
+
+/// Takes the store's changes after `revision` into the cache, until `stop`.
+fn follow(
+    pump: &TaskTracker,
+    cache: &Arc<WatchCache>,
+    store: &Arc<dyn Store>,
+    revision: u64,
+    stop: &CancellationToken,
+) {
+    let (cache, store, stop) = (Arc::clone(cache), Arc::clone(store), stop.clone());
+    pump.spawn(async move { cache::pump(&cache, &*store, revision, stop).await });
 }
 
 /// Writes what every cluster has, as far as it is missing.

@@ -374,16 +374,18 @@ mod tests {
         assert_eq!(taken(answer(&made)), Ok(vec![expected]));
     }
 
+    type Change = dyn Fn(&mut Value);
+
     #[test]
     fn wrong_answers_are_told_in_upstreams_words() {
-        let with = |change: &dyn Fn(&mut Value)| {
+        let with = |change: &Change| {
             let mut made = original();
             made["apiVersion"] = json!(DESIRED);
             change(&mut made);
             taken(answer(&made)).unwrap_err()
         };
         let prefix = "conversion webhook for example.com/v1, Kind=Foo returned invalid";
-        let cases: [(&dyn Fn(&mut Value), &str); 5] = [
+        let cases: [(&Change, &str); 5] = [
             (
                 &|made| made["apiVersion"] = json!("example.com/v3"),
                 "converted object at index 0: invalid groupVersion (expected example.com/v2, \

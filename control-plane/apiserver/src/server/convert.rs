@@ -71,7 +71,7 @@ impl Server {
         let values: Vec<Value> = open.iter().map(|index| objects[*index].value()).collect();
         let made = self.convert(kind, conversion, values, &desired).await?;
         for (index, value) in open.into_iter().zip(made) {
-            let made = Arc::new(shown_object(kind, &objects[index], value)?);
+            let made = Arc::new(shown_object(kind, &objects[index], &value)?);
             conversion.keep(&made, kind.version);
             objects[index] = made;
         }
@@ -182,7 +182,7 @@ impl Server {
             .convert(kind, conversion, vec![obj.value()], &desired())
             .await?;
         let made = made.into_iter().next().unwrap_or_default();
-        Ok(Arc::new(shown_object(kind, &obj, made)?))
+        Ok(Arc::new(shown_object(kind, &obj, &made)?))
     }
 
     async fn convert(
@@ -210,8 +210,8 @@ fn object_of(item: &mut WatchItem) -> Option<&mut Arc<Obj>> {
 }
 
 /// The object of a converted tree, at the revision of the stored one.
-fn shown_object(kind: &Kind, stored: &Obj, value: Value) -> Result<Obj, StatusError> {
-    let bytes = encode(&value).map_err(StatusError::internal)?;
+fn shown_object(kind: &Kind, stored: &Obj, value: &Value) -> Result<Obj, StatusError> {
+    let bytes = encode(value).map_err(StatusError::internal)?;
     Obj::from_stored(stored.key.clone(), &bytes, stored.rv, |peek| {
         kind.read_fields(peek)
     })

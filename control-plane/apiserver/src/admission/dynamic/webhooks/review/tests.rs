@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-fn read(step: Step, response: Value) -> Result<Answer, AnswerError> {
+fn read(step: Step, response: &Value) -> Result<Answer, AnswerError> {
     let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "response": response});
     answered(ReviewVersion::V1, step, "1", &answer)
@@ -24,9 +24,9 @@ fn a_patch_is_base64_of_a_json_patch() {
     let patch = STANDARD.encode(operations.to_string());
     let response = json!({"uid": "1", "allowed": true, "patch": patch, "patchType": "JSONPatch"});
     let expected = allowed(operations.as_array().unwrap().clone());
-    assert_eq!(read(Step::Mutating, response), Ok(expected));
+    assert_eq!(read(Step::Mutating, &response), Ok(expected));
     let plain = json!({"uid": "1", "allowed": true});
-    assert_eq!(read(Step::Mutating, plain), Ok(allowed(Vec::new())));
+    assert_eq!(read(Step::Mutating, &plain), Ok(allowed(Vec::new())));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn answers_that_make_no_sense_are_told_in_upstreams_words() {
         ),
     ];
     for (step, response, expected) in cases {
-        let fault = read(step, response).unwrap_err().to_string();
+        let fault = read(step, &response).unwrap_err().to_string();
         assert_eq!(
             fault,
             format!("received invalid webhook response: {expected}")
@@ -75,7 +75,7 @@ fn answers_that_make_no_sense_are_told_in_upstreams_words() {
          Kind=AdmissionReview, got v1, Kind=Pod"
     );
     let merge = json!({"uid": "1", "allowed": true, "patch": patch, "patchType": "Merge"});
-    let fault = read(Step::Mutating, merge).unwrap_err();
+    let fault = read(Step::Mutating, &merge).unwrap_err();
     assert_eq!(fault.to_string(), "unsupported patch type \"Merge\"");
 }
 
