@@ -6,6 +6,8 @@
 //! directory, other addresses and other certificates of the same authority, whose keys are copied as
 //! the documentation says; without them the new control plane refuses to start.
 
+#![expect(clippy::print_stdout, reason = "what was measured")]
+
 #[path = "../crash/client.rs"]
 mod client;
 #[path = "../replicas/etcd.rs"]
@@ -50,6 +52,7 @@ async fn etcd_is_saved_under_load_and_goes_on_elsewhere() -> anyhow::Result<()> 
     move_elsewhere(Some(Etcd::start(dir.path())?)).await
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, told in its order")]
 async fn move_elsewhere(etcd: Option<Etcd>) -> anyhow::Result<()> {
     let (old_dir, new_dir) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let mut old = Place::new(old_dir.path())?;

@@ -9,6 +9,8 @@
 //!
 //! The test starts itself in namespaces of its own, where it may make networks.
 
+#![expect(clippy::print_stdout, reason = "what was measured")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -520,6 +522,10 @@ impl Cluster {
     }
 
     /// The members that answer, and which of them leads.
+    #[expect(
+        clippy::unused_self,
+        reason = "members live as long as the cluster does"
+    )]
     fn states(&self) -> anyhow::Result<(usize, Option<usize>)> {
         let (mut well, mut leader) = (0, None);
         for member in 0..MEMBERS {

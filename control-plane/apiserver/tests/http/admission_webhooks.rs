@@ -35,10 +35,13 @@ impl Cluster {
     }
 }
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 fn map(name: &str) -> Value {
     json!({"metadata": {"name": name}, "data": {"a": "b"}})
 }
 
+#[expect(clippy::too_many_lines, reason = "one webhook, every way to write")]
 #[tokio::test]
 async fn a_mutating_webhook_changes_what_is_written() {
     let cluster = Cluster::start().await;
@@ -148,7 +151,7 @@ async fn every_write_passes_a_validating_webhook() {
     let eviction =
         json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
     let token = json!({"spec": {}});
-    let cases: [(&str, String, &[(&str, &str)], Value, &str); 12] = [
+    let cases: [(&str, String, Headers<'_>, Value, &str); 12] = [
         (
             "POST",
             MAPS.to_owned(),

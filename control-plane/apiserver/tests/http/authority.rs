@@ -442,6 +442,7 @@ rules:
 - level: RequestResponse
 ";
 
+#[expect(clippy::too_many_lines, reason = "one policy, every level of it")]
 #[tokio::test]
 async fn the_audit_log_tells_who_did_what() {
     let dir = tempfile::tempdir().unwrap();

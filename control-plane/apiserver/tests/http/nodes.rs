@@ -89,11 +89,20 @@ async fn connect(
     mut from_client: mpsc::Receiver<PortInput>,
     to_client: mpsc::Sender<PortOutput>,
 ) {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let stream = match TcpStream::connect(("127.0.0.1", port)).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            let message = error.to_string();
+            let _gone = to_client.send(PortOutput::Failed { message }).await;
+            return;
+        }
+    };
     let (mut read, mut write) = stream.into_split();
     let forth = async {
         while let Some(PortInput::Data(bytes)) = from_client.recv().await {
-            write.write_all(&bytes).await.unwrap();
+            if write.write_all(&bytes).await.is_err() {
+                return;
+            }
         }
     };
     let back = async {
