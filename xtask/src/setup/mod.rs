@@ -4,9 +4,11 @@
 
 mod bpf_linker;
 mod busybox;
+mod clients;
 mod etcd;
 pub(crate) mod kubectl;
 pub(crate) mod packages;
+mod wheel;
 
 use anyhow::Result;
 
@@ -21,9 +23,15 @@ pub(crate) fn ensure() -> Result<()> {
     kubectl::ensure()
 }
 
+/// What only tests need, on top.
+pub(crate) fn ensure_for_tests() -> Result<()> {
+    ensure()?;
+    clients::ensure()
+}
+
 /// `cargo xtask setup`.
 pub(crate) fn run() -> Result<()> {
-    ensure()?;
+    ensure_for_tests()?;
     println!("everything is in place:");
     println!(
         "  BPF compiler  {}",
@@ -36,6 +44,9 @@ pub(crate) fn run() -> Result<()> {
         println!("  etcd 3.5      {}", newer.display());
     } else {
         println!("  etcd 3.5      none: the tests of the store use this system's etcd alone");
+    }
+    for (name, path) in clients::list() {
+        println!("  {name:<13} {}", path.display());
     }
     Ok(())
 }

