@@ -127,8 +127,17 @@ impl Cluster {
 
     fn take_down(&mut self) -> Result<()> {
         self.is_down = true;
-        Output::of(&mut workspace::xtask(&["down", "--name", &self.name]), b"")?.success()?;
-        Ok(())
+        self.take_away()
+    }
+
+    /// As [`Cluster::down`], of a cluster that others hold too and use no more.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed.
+    pub fn take_away(&self) -> Result<()> {
+        Output::of(&mut workspace::xtask(&["down", "--name", &self.name]), b"")?
+            .success()
+            .map(drop)
     }
 
     /// Its files: `kubeconfig`, `logs/`, `nodes/NODE/`.
@@ -138,6 +147,11 @@ impl Cluster {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir().join("kubeconfig")
+    }
+
+    /// Where clients keep what they know of this cluster; gone with it.
+    pub fn client_cache(&self) -> PathBuf {
+        self.dir().join("client-cache")
     }
 
     /// The log of `control-plane`, `node-1-agent`, `node-1-containerd`, `etcd`, ...
@@ -151,9 +165,10 @@ impl Cluster {
 
     /// Stock kubectl with this cluster's kubeconfig; not yet started.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(workspace::kubectl());
+        let mut command = Command::new(workspace::tools().join("kubectl"));
         command.current_dir(workspace::root()).args(arguments);
         command.env("KUBECONFIG", self.kubeconfig());
+        command.env("KUBECACHEDIR", self.client_cache());
         command
     }
 

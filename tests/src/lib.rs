@@ -18,6 +18,7 @@ mod leaks;
 mod output;
 mod process;
 mod shared;
+pub mod transcript;
 mod wait;
 mod workspace;
 
@@ -27,4 +28,4 @@ pub use output::Output;
 pub use process::Process;
 pub use shared::shared;
 pub use wait::until;
-pub use workspace::root;
+pub use workspace::{root, tools};

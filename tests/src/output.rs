@@ -18,7 +18,10 @@ pub struct Output {
 
 impl Output {
     /// Runs to the end. `input`: what it reads from standard input.
-    pub(crate) fn of(command: &mut Command, input: &[u8]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn of(command: &mut Command, input: &[u8]) -> Result<Self> {
         let line = line(command);
         let mut child = command
             .stdin(Stdio::piped())

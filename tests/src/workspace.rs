@@ -36,7 +36,7 @@ pub(crate) fn xtask(arguments: &[&str]) -> Command {
     command
 }
 
-/// The kubectl of the tests, of one version on every machine.
-pub(crate) fn kubectl() -> PathBuf {
-    target().join("tools/kubectl")
+/// The clients that the tests drive, of one version on every machine: kubectl, Helm, ...
+pub fn tools() -> PathBuf {
+    target().join("tools")
 }
