@@ -81,9 +81,14 @@ impl StreamHandler {
             let streams = streams.await.map_err(broken)?;
             carry(streams, input, output).await
         };
+        let mut work = std::pin::pin!(work);
         tokio::select! {
-            ended = work => ended,
-            ended = drive => Err(broken(ended.err().unwrap_or_else(closed))),
+            ended = &mut work => ended,
+            ended = drive => match ended {
+                // All streams have ended too: what they hold is still to be carried.
+                Ok(()) => work.await,
+                Err(error) => Err(broken(error)),
+            },
         }
     }
 }
