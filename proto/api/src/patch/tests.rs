@@ -64,6 +64,23 @@ fn json_patch_applies_and_refuses_as_a_whole() {
 }
 
 #[test]
+fn an_absent_member_is_tested_as_null() {
+    let document = json!({"a": {"b": 1}, "list": [1], "null": null});
+    for (path, value, passes) in [
+        ("/a/x", json!(null), true),
+        ("/x", json!(null), true),
+        ("/null", json!(null), true),
+        ("/a/x", json!(1), false),
+        ("/a/b", json!(null), false),
+        ("/x/y", json!(null), false),
+        ("/list/1", json!(null), false),
+    ] {
+        let patch = json!([{"op": "test", "path": path, "value": value}]);
+        assert_eq!(json(&document, &patch).is_ok(), passes, "{path} {value}");
+    }
+}
+
+#[test]
 fn json_patch_is_bounded_in_operations_and_copies() {
     let one = json!({"op": "add", "path": "/a", "value": 1});
     let many: Value = vec![one; OPERATIONS_MAX + 1].into();
