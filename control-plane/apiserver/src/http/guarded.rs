@@ -1,4 +1,4 @@
-//! A connection that must make progress: its first byte soon, and no write that hangs for ever.
+//! A connection that must make progress: its first bytes soon, and no write that hangs for ever.
 
 use std::future::Future as _;
 use std::io;
@@ -9,8 +9,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How long a client may take for its first byte.
-const FIRST_BYTE_WAIT: Duration = Duration::from_secs(10);
+/// How long a client may take for its first bytes.
+const FIRST_BYTES_WAIT: Duration = Duration::from_secs(10);
+/// How many these are: the preface of HTTP/2, for which nothing above waits with a deadline. A head
+/// of HTTP/1.1 is longer, and has a deadline of its own.
+const FIRST_BYTES: usize = 24;
 /// How long a client may take nothing of what is written to it.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 
@@ -18,8 +21,10 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Guarded<T> {
     io: T,
-    /// Until the first byte.
+    /// Until the first bytes are there.
     first: Option<Pin<Box<Sleep>>>,
+    /// How many of them are.
+    seen: usize,
     /// While a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -28,7 +33,8 @@ impl<T> Guarded<T> {
     pub(super) fn new(io: T) -> Self {
         Self {
             io,
-            first: Some(Box::pin(tokio::time::sleep(FIRST_BYTE_WAIT))),
+            first: Some(Box::pin(tokio::time::sleep(FIRST_BYTES_WAIT))),
+            seen: 0,
             stalled: None,
         }
     }
@@ -62,9 +68,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let poll = Pin::new(&mut self.io).poll_read(cx, buf);
         if poll.is_ready() {
-            self.first = None;
+            self.seen += buf.filled().len().saturating_sub(before);
+            if self.seen >= FIRST_BYTES {
+                self.first = None;
+            }
         } else if let Some(first) = &mut self.first
             && first.as_mut().poll(cx).is_ready()
         {
@@ -122,14 +132,32 @@ mod tests {
         assert_eq!(fault.kind(), io::ErrorKind::TimedOut);
         let (talks, mut other) = tokio::io::duplex(64);
         let mut talks = Guarded::new(talks);
-        other.write_u8(1).await.unwrap();
-        assert_eq!(talks.read_u8().await.unwrap(), 1);
+        other.write_all(&[1; FIRST_BYTES]).await.unwrap();
+        talks.read_exact(&mut [0; FIRST_BYTES]).await.unwrap();
         let later = async {
-            tokio::time::sleep(FIRST_BYTE_WAIT * 3).await;
+            tokio::time::sleep(FIRST_BYTES_WAIT * 3).await;
             other.write_u8(2).await.unwrap();
         };
         let (second, ()) = tokio::join!(talks.read_u8(), later);
         assert_eq!(second.unwrap(), 2, "an idle connection may stay");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_a_byte_now_and_then_is_cut_off() {
+        let (drips, mut other) = tokio::io::duplex(64);
+        let mut drips = Guarded::new(drips);
+        let drip = async {
+            while other.write_u8(1).await.is_ok() {
+                tokio::time::sleep(FIRST_BYTES_WAIT / 10).await;
+            }
+        };
+        let mut read = [0; FIRST_BYTES];
+        tokio::select! {
+            () = drip => panic!("nobody reads"),
+            cut = drips.read_exact(&mut read) => {
+                assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
