@@ -171,7 +171,8 @@ impl Api for InProcess {
         let mut found: Vec<Resource> = Vec::new();
         for kind in self.server.registry.served() {
             let known = |one: &Resource| one.group == kind.group && one.plural == kind.plural;
-            if kind.is_view() || found.iter().any(known) {
+            // What is made when it is read has no changes to follow.
+            if kind.is_view() || kind.strategy.is_virtual() || found.iter().any(known) {
                 continue;
             }
             found.push(Resource {
