@@ -10,12 +10,11 @@ use tests::{Cluster, Output, shared, until};
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 
 /// Kind as kubectl takes it, and whether it lives in a namespace.
-const KINDS: [(&str, bool); 13] = [
+const KINDS: [(&str, bool); 12] = [
     ("namespaces", false),
     ("nodes", false),
     ("pods", true),
     ("services", true),
-    ("endpoints", true),
     ("endpointslices", true),
     ("configmaps", true),
     ("secrets", true),
@@ -130,6 +129,16 @@ fn get_and_describe_show_every_kind() -> Result<()> {
         if namespaced {
             place.run(&["get", kind, "--all-namespaces"])?;
         }
+    }
+    for verb in ["get", "describe"] {
+        let words = ["--namespace", place.namespace, verb, "endpoints"];
+        let said = place.cluster.kubectl(&words)?.success()?;
+        ensure!(
+            said.stderr
+                .contains("Warning: v1 Endpoints is deprecated in v1.33+"),
+            "{verb}: {}",
+            said.stderr
+        );
     }
     place.says(&["get", "deployments"], "hello   1/1     1            1")?;
     place.says(&["get", "pods", "--selector=app=hello"], "Running")?;

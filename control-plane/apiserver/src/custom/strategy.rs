@@ -70,8 +70,8 @@ impl Strategy for Custom {
         }
     }
 
-    fn warnings(&self, _object: &Value) -> Vec<String> {
-        self.warning.iter().cloned().collect()
+    fn deprecation(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {

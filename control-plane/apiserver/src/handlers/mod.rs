@@ -220,6 +220,9 @@ impl Call {
             .api
             .server
             .kind(&path.group, &path.version, &path.plural)?;
+        if let Some(text) = kind.strategy.deprecation() {
+            self.notes.warn(text);
+        }
         if kind.strategy.is_virtual() && !matches!(self.info.verb, "get" | "list") {
             let resource = kind.group_resource();
             return Err(StatusError::method_not_supported(resource, self.info.verb));

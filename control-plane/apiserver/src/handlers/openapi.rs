@@ -78,6 +78,7 @@ impl Call {
     pub(super) fn openapi(&self, rest: &[&str]) -> Result<Response, StatusError> {
         match rest {
             ["v2"] if self.asks_for_legacy() => Ok(legacy_response()),
+            ["v2"] => Ok(self.document(&self.merged())),
             ["v3"] => Ok(json_bytes(200, self.index())),
             ["v3", path @ ..] => {
                 let served = self.api.discovery.served();
@@ -112,6 +113,22 @@ impl Call {
             Bytes::from(json!({"paths": Value::Object(paths)}).to_string())
         };
         documents.index.get_or_init(make).clone()
+    }
+
+    /// The v2 document: seldom asked for and large, so it is made each time.
+    fn merged(&self) -> Made {
+        let served = self.api.discovery.served();
+        let documents = self.api.openapi.of(&served);
+        let trees = documents.by_path.values().map(|document| {
+            let body = &self.made(&served, document).body;
+            serde_json::from_slice::<Value>(body).unwrap_or_default()
+        });
+        let body = openapi::merged(trees).to_string().into_bytes();
+        let hash = openapi::hash(&body);
+        Made {
+            body: Bytes::from(body),
+            hash,
+        }
     }
 
     fn made<'a>(&self, served: &Served, document: &'a Document) -> &'a Made {

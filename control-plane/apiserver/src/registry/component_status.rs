@@ -41,6 +41,10 @@ fn row(object: &Value, _now: Timestamp) -> Vec<Value> {
 }
 
 impl Strategy for ComponentStatus {
+    fn deprecation(&self) -> Option<&str> {
+        Some("v1 ComponentStatus is deprecated in v1.19+")
+    }
+
     fn is_virtual(&self) -> bool {
         true
     }

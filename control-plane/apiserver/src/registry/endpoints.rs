@@ -65,6 +65,10 @@ pub(super) fn more_after(all: &[String]) -> String {
 }
 
 impl Strategy for Endpoints {
+    fn deprecation(&self) -> Option<&str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    }
+
     fn default(&self, object: &mut Value) {
         for subset in tree::list_mut(tree::as_object(object), "subsets") {
             for port in tree::list_mut(tree::as_object(subset), "ports") {

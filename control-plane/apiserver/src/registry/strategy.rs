@@ -138,6 +138,11 @@ pub trait Strategy: Debug + Send + Sync {
         false
     }
 
+    /// The sentence that warns everybody who uses the kind, in any way.
+    fn deprecation(&self) -> Option<&str> {
+        None
+    }
+
     /// Sentences that warn the client about what it sent.
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()

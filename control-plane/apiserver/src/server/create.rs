@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::apply::{Ownership, note_owner};
 use super::commit::{Change, CommitFault};
-use super::{Server, Target, WriteContext, new_uid};
+use super::{Server, Target, WriteContext, new_uid, owners};
 use crate::admission::dynamic::Mutated;
 use crate::object::{Obj, ObjKey};
 use crate::registry::Kind;
@@ -60,6 +60,7 @@ impl Server {
                 // Entries of another object: what a client exported and creates anew.
                 tree::object_mut(&mut value, "metadata").shift_remove("managedFields");
             }
+            owners::dedup(&mut value, context);
             let generated = self.fill_metadata(kind, namespace, &mut value)?;
             let target = Target::new(kind, namespace, tree::text(&value, &["metadata", "name"]));
             self.complete_new(&target, &mut value, context, ownership)

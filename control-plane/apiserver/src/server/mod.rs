@@ -12,6 +12,7 @@ mod create;
 mod delete;
 mod evict;
 mod fence;
+mod owners;
 mod patch;
 mod pod_ops;
 mod quota;

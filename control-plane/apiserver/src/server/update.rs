@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::apply::{Ownership, note_owner};
 use super::commit::{Change, CommitFault};
-use super::{Server, Target, WriteContext};
+use super::{Server, Target, WriteContext, owners};
 use crate::admission::dynamic::Mutated;
 use crate::field::{FieldError, Path};
 use crate::object::Obj;
@@ -104,6 +104,7 @@ impl Server {
             };
             let old = self.value_of(&target.kind, &current).await?;
             let mut new = change(&old)?;
+            owners::dedup(&mut new, context);
             let pinned = check_preconditions(target, &current, &new)?;
             prepare(target, &mut new, &old);
             self.admission.update(target, &context.user, &new, &old)?;

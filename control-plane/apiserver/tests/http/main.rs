@@ -299,7 +299,15 @@ async fn discovery_and_openapi_are_cached_by_etag() {
     assert!(document.header("cache-control").contains("immutable"));
     let schemas = &document.json()["components"]["schemas"];
     assert!(schemas["io.k8s.api.apps.v1.Deployment"].is_object());
-    assert_eq!(admin.get("/openapi/v2").await.status, 404);
+    let old = admin.get("/openapi/v2").await.json();
+    assert_eq!(old["swagger"], "2.0");
+    let pod = &old["definitions"]["io.k8s.api.core.v1.Pod"];
+    assert_eq!(
+        pod["properties"]["spec"]["$ref"],
+        "#/definitions/io.k8s.api.core.v1.PodSpec"
+    );
+    let create = &old["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
+    assert_eq!(create["x-kubernetes-group-version-kind"]["kind"], "Pod");
     cluster.handle.shutdown().await;
 }
 

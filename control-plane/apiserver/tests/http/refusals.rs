@@ -263,3 +263,32 @@ async fn health_and_watches_of_the_old_form_answer() {
     );
     cluster.handle.shutdown().await;
 }
+
+#[tokio::test]
+async fn old_kinds_and_owners_named_twice_are_warned_of() {
+    let cluster = Cluster::start().await;
+    let admin = &cluster.admin;
+    for (path, expected) in [
+        (
+            "/api/v1/endpoints",
+            "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+        ),
+        (
+            "/api/v1/componentstatuses",
+            "v1 ComponentStatus is deprecated in v1.19+",
+        ),
+    ] {
+        let answer = admin.get(path).await;
+        assert_eq!(answer.header("warning"), format!("299 - \"{expected}\""));
+    }
+    assert_eq!(admin.get(MAPS).await.header("warning"), "");
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "u1"});
+    let map = json!({"metadata": {"name": "x", "ownerReferences": [owner, owner]}});
+    let made = admin.post(MAPS, &map).await;
+    assert_eq!(made.json()["metadata"]["ownerReferences"], json!([owner]));
+    assert!(
+        made.header("warning")
+            .contains("duplicate UID(s) observed: u1")
+    );
+    cluster.handle.shutdown().await;
+}

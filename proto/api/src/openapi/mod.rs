@@ -7,6 +7,7 @@
 //! milliseconds of work: build it at first demand and keep the bytes.
 
 mod components;
+mod legacy;
 mod paths;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
+pub use self::legacy::merged;
 use crate::schema::{Gvk, Schema};
 
 /// The Kubernetes release that the documents state.
@@ -50,7 +52,7 @@ pub fn document(
     document.to_string().into_bytes()
 }
 
-/// An OpenAPI v2 document without definitions, as protobuf: kubectl asks for it when the v3 document
+/// An OpenAPI v2 document without definitions, as protobuf ([`merged`] has them, as JSON): kubectl asks for it when the v3 document
 /// does not know a kind, and then reports the unknown kind instead of the missing document.
 pub fn legacy_document() -> Vec<u8> {
     // gnostic's openapi.v2.Document: 1 swagger, 2 info (1 title, 2 version), 8 paths.
