@@ -14,6 +14,7 @@ mod build;
 mod check;
 mod cluster;
 mod codegen;
+mod fuzz;
 mod leaks;
 mod process;
 mod setup;
@@ -56,6 +57,7 @@ enum Task {
     Lint(check::lint::Arguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
+    Fuzz(fuzz::Arguments),
     /// Steps that need root; run by the other commands.
     #[command(subcommand, hide = true)]
     Privileged(cluster::privileged::Step),
@@ -104,6 +106,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Lint(arguments) => check::lint::run(&arguments)?,
         Task::Test(arguments) => test::run(&arguments)?,
         Task::Bench(arguments) => bench::run(&arguments)?,
+        Task::Fuzz(arguments) => fuzz::run(&arguments)?,
         Task::Leaks => leaks::print()?,
         Task::TestRunner(arguments) => test::become_test(&arguments)?,
         Task::Become { program } => cluster::supervise::become_program(&program)?,

@@ -113,6 +113,17 @@ const ALLOWED: [Rule; 26] = [
         ],
     ),
     ("example-hello", &[]),
+    (
+        "fuzz",
+        &[
+            "control-plane-apiextensions",
+            "control-plane-apiserver",
+            "dns",
+            "proto",
+            "proto-api",
+            "proto-spdy",
+        ],
+    ),
     (TESTS, &[]),
     ("xtask", &[]),
 ];
