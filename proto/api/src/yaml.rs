@@ -40,6 +40,9 @@ enum Start {
     Dash,
 }
 
+/// Longer keys are marked as keys: readers look no further for the colon.
+const KEY_BYTES_MAX: usize = 128;
+
 fn indent(out: &mut String, depth: usize) {
     out.extend(std::iter::repeat_n("  ", depth));
 }
@@ -51,7 +54,15 @@ fn mapping(out: &mut String, fields: &Map<String, Value>, depth: usize, start: S
         if index > 0 || start == Start::Line {
             indent(out, depth);
         }
+        let explicit = name.len() > KEY_BYTES_MAX;
+        if explicit {
+            out.push_str("? ");
+        }
         text(out, name);
+        if explicit {
+            out.push('\n');
+            indent(out, depth);
+        }
         out.push(':');
         match fields.get(name).unwrap_or(&Value::Null) {
             Value::Object(fields) if !fields.is_empty() => {
@@ -60,7 +71,7 @@ fn mapping(out: &mut String, fields: &Map<String, Value>, depth: usize, start: S
             }
             Value::Array(items) if !items.is_empty() => {
                 out.push('\n');
-                sequence(out, items, depth, Start::Line);
+                sequence(out, items, depth + usize::from(explicit), Start::Line);
             }
             value => {
                 out.push(' ');
@@ -289,6 +300,18 @@ metadata:
 ";
         assert_eq!(to_string(&value), expected);
         assert_eq!(parse(expected.as_bytes(), Encoding::Yaml).unwrap().0, value);
+    }
+
+    #[test]
+    fn a_long_key_is_marked_as_one() {
+        let (long, longer) = ("k".repeat(129), "é\n".repeat(2000));
+        let value = json!({
+            "a": {&long: {&longer: [1, {"b": [2]}]}},
+            "list": [{&long: [3], &longer: {}}, {&longer: "x\ny\n"}],
+        });
+        let text = to_string(&value);
+        assert!(text.contains(&format!("  ? {long}\n  :\n")), "{text}");
+        assert_eq!(parse(text.as_bytes(), Encoding::Yaml).unwrap().0, value);
     }
 
     mod property {
