@@ -20,7 +20,7 @@ pub(super) fn dedup(object: &mut Value, context: &WriteContext) {
     if twice.is_empty() {
         return;
     }
-    if let Some(notes) = &context.notes {
+    if let Some(notes) = &context.asked.notes {
         notes.warn(&format!(
             ".metadata.ownerReferences contains duplicate entries; API server dedups owner \
              references in 1.20+, and may reject such requests as early as 1.24; please fix your \
