@@ -19,13 +19,13 @@ pub(crate) fn ensure() -> Result<()> {
     packages::ensure()?;
     bpf_linker::ensure()?;
     busybox::ensure()?;
-    etcd::ensure()?;
     kubectl::ensure()
 }
 
 /// What only tests need, on top.
 pub(crate) fn ensure_for_tests() -> Result<()> {
     ensure()?;
+    etcd::ensure()?;
     clients::ensure()
 }
 
