@@ -40,6 +40,7 @@ pub(crate) fn node_stream(data: &[u8]) {
     let _reports = v1::ReportPodsRequest::decode(data).is_ok();
     if let Ok(message) = v1::ServerMessage::decode(data) {
         let written = message.encode_to_vec();
-        assert!(v1::ServerMessage::decode(written.as_slice()).is_ok());
+        let again = v1::ServerMessage::decode(written.as_slice());
+        assert_eq!(again.map(|message| message.encode_to_vec()), Ok(written));
     }
 }
