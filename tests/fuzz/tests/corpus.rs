@@ -5,6 +5,7 @@
     clippy::panic,
     reason = "helpers of tests fail the test"
 )]
+#![expect(clippy::print_stdout, reason = "how many cases there were")]
 
 use std::panic::catch_unwind;
 use std::path::PathBuf;
